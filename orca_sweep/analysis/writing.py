@@ -110,19 +110,40 @@ def join_lines(text: str) -> str:
 # CSV ----------------------------------------------------------------------------------------------
 
 
-def format_csv(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
+class CsvText(str):
+    """A CSV text that keeps the records it was written from: in the text, numbers, words and nothing look alike."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+
+def list_records(text: str) -> tuple[Record, ...]:
+    """Returns the records of a CSV text that this module wrote, with the types of their values.
+
+    Raises:
+        TypeError: if the text comes from elsewhere.
+    """
+    if not isinstance(text, CsvText):
+        raise TypeError("only format_csv and format_csv_rows write a CSV text that keeps its records")
+    return tuple(dict(zip(text.columns, row, strict=True)) for row in text.rows)
+
+
+def format_csv(records: Sequence[Record], columns: Sequence[str] = ()) -> CsvText:
     """Returns records as CSV; ``columns`` are required if there may be no record."""
     names = columns or list(records[0])
     return format_csv_rows(names, ([record[name] for name in names] for record in records))
 
 
-def format_csv_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def format_csv_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> CsvText:
     """Returns rows as CSV with all digits; a missing value is an empty field, and no text is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(escape_controls, columns))
-    writer.writerows([_csv_field(value) for value in row] for row in rows)
-    return out.getvalue()
+    kept = tuple(map(tuple, rows))
+    writer.writerows([_csv_field(value) for value in row] for row in kept)
+    text = CsvText(out.getvalue())
+    text.columns, text.rows = tuple(columns), kept
+    return text
 
 
 def _csv_field(value: object) -> object:

@@ -1,6 +1,7 @@
 """The command line: one module for each command. Heavy imports stay inside the commands that need them."""
 
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from orca_sweep.cli import (
     bench,
     collect,
     data,
+    documents,
     failures,
     job,
     launch,
@@ -26,7 +28,6 @@ from orca_sweep.cli import (
     submit,
 )
 from orca_sweep.cli.paths import refuse_zero_bytes
-from orca_sweep.errors import OrcaSweepError
 from orca_sweep.visible import escape_output
 
 app = typer.Typer(
@@ -41,18 +42,21 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line. Exit code 0: done; 1: some trials failed or are unfinished; 2: wrong input."""
-    with escape_output():
-        failures.refuse_broken_utf8(sys.argv[1:])
-        is_debugging = "--debug" in sys.argv
-        if is_debugging:
-            sys.argv.remove("--debug")
+    is_debugging = "--debug" in sys.argv
+    if is_debugging:
+        sys.argv.remove("--debug")
+    words = sys.argv[1:]
+    command = documents.name_command(words, GROUPS) if documents.is_json_asked(words) else None
+    with escape_output(), documents.reserve_stdout() if command else nullcontext():
         try:
-            refuse_zero_bytes(sys.argv[1:])
-            app()
-        except (OrcaSweepError, OSError, RuntimeError, SystemExit) as error:
+            failures.refuse_broken_utf8(words)
+            refuse_zero_bytes(words)
+            # Otherwise typer itself would print wrong options: never as JSON, and in lines of any length.
+            sys.exit(app(standalone_mode=False))
+        except (Exception, SystemExit) as error:
             if is_debugging:
                 raise
-            failures.end_command(error)
+            failures.end_command(error, command)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -70,19 +74,14 @@ def read_options(
     """Reads the options that stand before the command."""
 
 
-app.command()(plan.plan)
-app.command()(launch.launch)
-app.command()(resume.resume)
-app.command()(status.status)
-app.command()(collect.collect)
-app.command()(report.report)
-app.command()(reveal.reveal)
-app.command()(replay.replay)
-app.command("list")(listing.list_names)
-app.command()(submit.submit)
-app.command()(pretrain.pretrain)
-app.command()(bench.bench)
-app.add_typer(analyse.app, name="analyse")
-app.add_typer(data.app, name="data")
-app.add_typer(store.app, name="store")
-app.add_typer(job.app, name="job")
+for _command, _name in (
+    (plan.plan, "plan"), (launch.launch, "launch"), (resume.resume, "resume"), (status.status, "status"),
+    (collect.collect, "collect"), (report.report, "report"), (reveal.reveal, "reveal"), (replay.replay, "replay"),
+    (listing.list_names, "list"), (submit.submit, "submit"), (pretrain.pretrain, "pretrain"), (bench.bench, "bench"),
+):  # fmt: skip
+    # On a narrow terminal, the list of commands would cut a line that is not given as a short help.
+    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(_command)
+for _group, _name in ((analyse.app, "analyse"), (data.app, "data"), (store.app, "store"), (job.app, "job")):
+    app.add_typer(_group, name=_name, short_help=str(_group.info.help).partition("\n")[0])
+GROUPS = frozenset(group.name for group in app.registered_groups if group.name)
+"""Words that another word of the command follows."""

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from orca_sweep.analysis.catalogue import ANALYSES, Analysis, Option
+from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.errors import InputError, StorageError
 
 
@@ -65,11 +66,16 @@ def explain_refusals(path: Path) -> Iterator[None]:
 def make_command(analysis: Analysis) -> Callable[..., None]:
     """Returns the command of an analysis, with a signature of the options that the analysis declares."""
 
-    def run_analysis(folder: Path, out: Path | None = None, **values: Any) -> None:
+    def run_analysis(folder: Path, out: Path | None = None, as_json: bool = False, **values: Any) -> None:
         options = {name: value for name, value in values.items() if value not in (None, [])}
-        _write_analysis(analysis, folder, out, options)
+        document = _write_analysis(analysis, folder, out, options)
+        if as_json:
+            print_document(f"analyse {analysis.name}", document)
+        else:
+            for path in document["files"]:
+                print(path)
 
-    parameters = [("folder", Folder, inspect.Parameter.empty), ("out", Out, None)]
+    parameters = [("folder", Folder, inspect.Parameter.empty), ("out", Out, None), ("as_json", AsJson, False)]
     parameters += [(option.parameter, _annotate_option(option), None) for option in analysis.options]
     run_analysis.__doc__ = analysis.answers[0].upper() + analysis.answers[1:]
     run_analysis.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -100,21 +106,29 @@ def _annotate_option(option: Option) -> Any:
             return Annotated[bool | None, typer.Option(word, **settings)]
 
 
-def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> None:
+def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Writes the files of an analysis and returns its document."""
     from orca_sweep.analysis.catalogue import make_output
-    from orca_sweep.analysis.writing import write_output
+    from orca_sweep.analysis.writing import list_records, write_output
     from orca_sweep.cli.tables import open_tables
 
-    with open_tables(folder, is_only_read=out is not None) as (_, results):
+    with open_tables(folder, is_only_read=out is not None) as (_, results, notes):
         output = make_output(analysis.name, results, options)
     for warning in output.warnings:
         print(f"{analysis.name}: {warning}", file=sys.stderr)
     target = out or folder / "figures"
     with explain_refusals(target):
         paths = write_output(target, analysis.name, output)
-    for path in paths:
-        print(path)
+    return {
+        "records": list_records(output.numbers),
+        "more_records": {name: list_records(text) for name, text in output.more_numbers.items()},
+        "files": paths,
+        "warnings": output.warnings,
+        "notes": notes,
+    }
 
 
 for _name in ANALYSES.names():
-    app.command(_name)(make_command(ANALYSES.get(_name)))
+    _answers = ANALYSES.get(_name).answers
+    # The list of commands would cut a question that is not given as a short help.
+    app.command(_name, short_help=_answers[0].upper() + _answers[1:])(make_command(ANALYSES.get(_name)))

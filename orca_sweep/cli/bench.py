@@ -1,31 +1,31 @@
 """``orca-sweep bench``: the benchmarks."""
 
-import json
-from enum import StrEnum
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orca_sweep.cli.documents import print_line
+from orca_sweep.cli.layout import find_width, wrap_text
+from orca_sweep.errors import InputError, Problem
+from orca_sweep.registry import hint
 
 if TYPE_CHECKING:
     from orca_sweep.bench import Measurement
 
 HEADS = ("case", "ours ms", "naive ms", "ratio", "peak MiB", "difference", "ours samples/s", "naive samples/s")
+ROW_COLUMNS = 120
+"""Of a terminal on which a row of the table fits into a line."""
 
 
-class Benchmark(StrEnum):
-    """What ``bench`` can measure."""
-
-    objectives = "objectives"
-    loading = "loading"
-    training = "training"
-    sweep = "sweep"
-    overhead = "overhead"
-    collect = "collect"
+BENCHMARKS = ("objectives", "loading", "training", "sweep", "overhead", "collect")
 
 
 def bench(
-    benchmark: Annotated[Benchmark, typer.Argument(help="what to measure", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON line per case")] = False,
+    benchmark: Annotated[
+        str, typer.Argument(metavar="NAME", help=f"what to measure: {', '.join(BENCHMARKS)}", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document per case, each on a line")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="how often to run the naive side; its median counts")] = 3,
 ) -> None:
     """Measure this package against the naive way.
@@ -39,14 +39,18 @@ def bench(
     overhead: a sweep of trials that do nothing, against a plain Tuner that reuses its workers.
     collect: making tables, against reading every record into a frame and writing that.
     """
+    if benchmark not in BENCHMARKS:
+        raise InputError(
+            Problem(field="NAME", value=benchmark, rule=f"There is no such benchmark. {hint(benchmark, BENCHMARKS)}")
+        )
     from orca_sweep.bench import run_benchmark
 
-    has_speeds = benchmark in (Benchmark.loading, Benchmark.training)
+    has_speeds = benchmark in ("loading", "training")
     if not as_json:
         print(_format_row(HEADS, has_speeds))
-    for measurement in run_benchmark(benchmark.value, repeats):
+    for measurement in run_benchmark(benchmark, repeats):
         if as_json:
-            print(json.dumps(measurement.as_dict()), flush=True)
+            print_line("bench", measurement.as_dict())
         else:
             print(_format_measurement(measurement, has_speeds), flush=True)
 
@@ -59,5 +63,9 @@ def _format_measurement(m: "Measurement", has_speeds: bool) -> str:
 
 
 def _format_row(texts: tuple[str, ...], has_speeds: bool) -> str:
+    width = find_width(sys.stdout)
+    if width is not None and width < ROW_COLUMNS:
+        named = [text if text == head else f"{head} {text}" for head, text in zip(HEADS, texts, strict=True)]
+        return "\n".join(wrap_text(", ".join(named if has_speeds else named[:-2]), width))
     row = "{:34} {:>10} {:>10} {:>8} {:>9} {:>11}" + " {:>14} {:>15}" * has_speeds
     return row.format(*texts)

@@ -1,16 +1,22 @@
 """``orca-sweep collect``: makes the tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from orca_sweep.results import Results
 
 
 def collect(
     sweeps: Annotated[list[Path], typer.Argument(help="sweep folders, or folders of tables", show_default=False)],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make Parquet tables from sweep folders.
 
@@ -22,11 +28,29 @@ def collect(
         raise InputError("collect: several sweep folders need a folder for the merged tables. Give one with -o.")
     target = out or sweeps[0] / "tables"
     results = collect_tables(sweeps, target)
+    if as_json:
+        print_document("collect", _describe_tables(target, results))
+        return
     for note in results.notes:
-        print(note)
+        print_wrapped(note)
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
-    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    print_wrapped(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
     print(f"{target / 'stages.parquet'}: {0 if results.stages is None else len(results.stages)} stages")
     if results.n_sealed:
-        print(f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)")
+        print_wrapped(
+            f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)"
+        )
+
+
+def _describe_tables(folder: Path, results: "Results") -> dict[str, Any]:
+    counts = results.trials["status"].value_counts()
+    return {
+        "tables": {name: folder / f"{name}.parquet" for name in ("trials", "epochs", "stages")},
+        "n_trials": len(results.trials),
+        "n_epochs": len(results.epochs),
+        "n_stages": 0 if results.stages is None else len(results.stages),
+        "n_sealed": results.n_sealed,
+        "statuses": {str(status): int(n) for status, n in counts.items()},
+        "notes": results.notes,
+    }

@@ -1,17 +1,18 @@
 """``orca-sweep data``: the files that tasks need: listing, checking, fetching and converting them."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import find_width, lay_out_table, print_wrapped
 from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.terminal import open_console
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import DataError, InputError, Problem
 
 if TYPE_CHECKING:
     from orca_sweep.tasks import Task
@@ -40,7 +41,7 @@ def _find_task(name: str, imports: list[str] | None = None) -> "Task":
 
 
 @app.command("list")
-def list_tasks(data: Root = DATA) -> None:
+def list_tasks(data: Root = DATA, as_json: AsJson = False) -> None:
     """List the tasks that need files.
 
     Prints how many of the files are here, whether they are converted, and how to get them.
@@ -48,14 +49,28 @@ def list_tasks(data: Root = DATA) -> None:
     from orca_sweep.tasks import TASKS
 
     root = real_path(data)
-    print(f"tasks with files below {root}:")
-    for task in (TASKS.get(name) for name in TASKS.names()):
-        if task.files:
-            n_files = sum((root / file.path).is_file() for file in task.files)
-            state = "converted" if _is_converted(task, root) else f"{n_files} of {len(task.files)} files here"
-            how = "fetch" if all(file.url for file in task.files) else "by hand, or fetch --base-url"
-            print(f"{task.name:<28} {state:<20} {how}")
-    print(f"{'openml:<id>':<28} {'':<20} fetch")
+    tasks = [_describe_files_here(task, root) for task in map(TASKS.get, TASKS.names()) if task.files]
+    if as_json:
+        print_document("data list", {"data": root, "tasks": tasks})
+        return
+    rows = []
+    for task in tasks:
+        state = "converted" if task["is_converted"] else f"{task['n_files_here']} of {task['n_files']} files here"
+        rows.append((task["task"], state, "fetch" if task["can_be_fetched"] else "by hand, or fetch --base-url"))
+    rows.append(("openml:<id>", "", "fetch"))
+    print_wrapped(f"tasks with files below {root}:")
+    for lines in lay_out_table(("task", "state", "how to get the files"), rows, find_width(sys.stdout)):
+        print("\n".join(lines))
+
+
+def _describe_files_here(task: "Task", root: Path) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "n_files": len(task.files),
+        "n_files_here": sum((root / file.path).is_file() for file in task.files),
+        "is_converted": _is_converted(task, root),
+        "can_be_fetched": all(file.url for file in task.files),
+    }
 
 
 def _is_converted(task: "Task", root: Path) -> bool:
@@ -65,41 +80,52 @@ def _is_converted(task: "Task", root: Path) -> bool:
 
 
 @app.command("check")
-def check_task(name: TaskName, data: Root = DATA, imports: Imports = None) -> None:
-    """Check the files of a task and say what they hold.
+def check_task(name: TaskName, data: Root = DATA, imports: Imports = None, as_json: AsJson = False) -> None:
+    """Check the files of a task.
 
-    Exit code 2 if the task cannot run.
+    Says what they hold. Exit code 2 if the task cannot run.
     """
     from orca_sweep.data import missing_packages
     from orca_sweep.tasks import find_missing_files
 
     task, root = _find_task(name, imports), real_path(data)
     missing = missing_packages(f"task {task.name!r}", task.packages, task.extra)
-    console = open_console()
-    console.print(f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}", soft_wrap=True)
-    console.print(f"inputs: {_describe_inputs(task)}", soft_wrap=True)
-    for problem in missing:
-        console.print(problem, soft_wrap=True)
-    has_wrong_file = _print_files(task, root, bool(missing), console)
-    if task.convert is not None and task.files:
-        done = f"converted: {root / 'converted' / task.convert.name}"
-        to_do = f"not converted yet: the first trial does it, or orca-sweep data convert {name}"
-        console.print(done if _is_converted(task, root) else to_do, soft_wrap=True)
-    if missing or has_wrong_file or find_missing_files(task, root):
+    files = [_describe_file(file, root, bool(missing)) for file in task.files]
+    is_wrong = any(file["state"] == "wrong" for file in files)
+    can_run = not (missing or is_wrong or find_missing_files(task, root))
+    converted = root / "converted" / task.convert.name if _is_converted(task, root) and task.convert else None
+    if as_json:
+        facts = {key: getattr(task, key) for key in ("meaning", "source", "licence")}
+        inputs = {"inputs": _describe_inputs(task), "files": files, "converted": converted}
+        wrong = [f"{file['path']}: {file['state']}: {file['contents']}" for file in files if file["state"] != "present"]
+        problems = [] if can_run else [Problem(rule=text).as_json() for text in (*missing, *wrong)]
+        print_document("data check", {"task": task.name, "can_run": can_run, **facts, **inputs, "problems": problems})
+    else:
+        _print_check(task, name, files, missing, converted=converted)
+    if not can_run:
         raise typer.Exit(2)
 
 
-def _print_files(task: "Task", root: Path, cannot_read: bool, console: Console) -> bool:
-    """Prints a table of the task's files, and returns whether one of them is wrong."""
-    table, has_wrong_file = Table(box=None, header_style="bold"), False
-    for column in ("file", "state", "contents"):
-        table.add_column(column, overflow="fold")
-    for file in task.files:
-        state, contents = _describe_file(file, root, cannot_read)
-        has_wrong_file |= state == "wrong"
-        table.add_row(file.path, state, contents)
-    console.print(table if task.files else "needs no files")
-    return has_wrong_file
+def _print_check(
+    task: "Task", name: str, files: list[dict[str, Any]], missing: list[str], *, converted: Path | None
+) -> None:
+    from orca_sweep.cli.terminal import open_console, print_command, print_table, print_text
+
+    console = open_console()
+    print_text(console, f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}")
+    print_text(console, f"inputs: {_describe_inputs(task)}")
+    for problem in missing:
+        print_text(console, problem)
+    if files:
+        print_table(console, ("file", "state", "contents"), [tuple(map(str, file.values())) for file in files])
+    else:
+        print_text(console, "needs no files")
+    if task.convert is not None and task.files:
+        if converted:
+            print_text(console, f"converted: {converted}")
+        else:
+            lead = "not converted yet: the first trial does it, or"
+            print_command(console, lead, f"orca-sweep data convert {shlex.quote(name)}")
 
 
 def _describe_inputs(task: "Task") -> str:
@@ -107,8 +133,13 @@ def _describe_inputs(task: "Task") -> str:
     return text if task.codes else f"{text}; data.normalise: {task.normalise_inputs} unless a space sets it"
 
 
-def _describe_file(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
-    """Returns the state of a file (missing, present, wrong) and what it holds or how to get it."""
+def _describe_file(file: Any, root: Path, cannot_read: bool) -> dict[str, Any]:
+    """Returns a file's path, its state (missing, present, wrong), and what it holds or how to get it."""
+    state, contents = _look_into_file(file, root, cannot_read)
+    return {"path": file.path, "state": state, "contents": contents}
+
+
+def _look_into_file(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
     if not (root / file.path).is_file():
         return "missing", f"download it: {file.url}" if file.url else "get it from the source, or fetch --base-url"
     if file.check is None or cannot_read:
@@ -131,6 +162,7 @@ def fetch_task(
     data: Root = DATA,
     base_url: Annotated[str | None, typer.Option(help="a mirror: a folder, or a server with the same paths")] = None,
     imports: Imports = None,
+    as_json: AsJson = False,
 ) -> None:
     """Download the files of a task.
 
@@ -144,17 +176,18 @@ def fetch_task(
     _check_fetching(name, is_openml)
     _make_folder(root)
     if is_openml:
-        path, how = fetch_openml(name, root)
+        outcomes = [fetch_openml(name, root)]
+    else:
+        with _show_progress("fetching") as report:
+            outcomes = [(root / file.path, file.how) for file in fetch_files(task.files, root, base_url, report)]
+    if as_json:
+        files = [{"path": path, "outcome": how} for path, how in outcomes]
+        print_document("data fetch", {"task": task.name, "data": root, "files": files})
+        return
+    for path, how in outcomes:
         print(f"{path}: {how}")
-        return
-    if not task.files:
-        print(f"{task.name} needs no files.")
-        return
-    with _show_progress("fetching") as report:
-        outcomes = fetch_files(task.files, root, base_url, report)
-    for outcome in outcomes:
-        print(f"{root / outcome.path}: {outcome.how}")
-    print(f"next: orca-sweep data check {name}")
+    if not is_openml:
+        print_wrapped(f"next: orca-sweep data check {name}" if task.files else f"{task.name} needs no files.")
 
 
 def _check_fetching(name: str, is_openml: bool) -> None:
@@ -176,7 +209,7 @@ def _make_folder(root: Path) -> None:
 
 
 @app.command("convert")
-def convert_files(name: TaskName, data: Root = DATA, imports: Imports = None) -> None:
+def convert_files(name: TaskName, data: Root = DATA, imports: Imports = None, as_json: AsJson = False) -> None:
     """Convert the files of a task once, to arrays.
 
     All trials on this node map the arrays into memory.
@@ -184,16 +217,30 @@ def convert_files(name: TaskName, data: Root = DATA, imports: Imports = None) ->
     from orca_sweep.tasks import explain_unavailable
 
     task, root = _find_task(name, imports), real_path(data)
-    if task.convert is None:
-        print(f"{task.name} needs no conversion.")
-        return
-    problems = explain_unavailable(task, root)
+    problems = explain_unavailable(task, root) if task.convert else []
     if problems:
         raise InputError(problems)
-    converted = convert_task(task, root)
-    for array in sorted(converted.digests):
-        values = converted[array]
-        print(f"{converted.folder / array}.npy: {values.shape} {values.dtype}, {values.nbytes / 2**20:.1f} MiB")
+    arrays = _list_arrays(convert_task(task, root)) if task.convert else []
+    if as_json:
+        print_document("data convert", {"task": task.name, "arrays": arrays})
+        return
+    for array in arrays:
+        print(f"{array['path']}: {array['shape']} {array['dtype']}, {array['n_bytes'] / 2**20:.1f} MiB")
+    if task.convert is None:
+        print(f"{task.name} needs no conversion.")
+
+
+def _list_arrays(converted: Any) -> list[dict[str, Any]]:
+    arrays = {name: converted[name] for name in sorted(converted.digests)}
+    return [
+        {
+            "path": converted.folder / f"{name}.npy",
+            "shape": values.shape,
+            "dtype": str(values.dtype),
+            "n_bytes": values.nbytes,
+        }
+        for name, values in arrays.items()
+    ]
 
 
 def convert_task(task: "Task", root: Path) -> Any:
@@ -210,6 +257,8 @@ def convert_task(task: "Task", root: Path) -> Any:
 def _show_progress(activity: str) -> Iterator[Any]:
     """Shows a progress bar on a terminal and nothing elsewhere; yields a function (name, done, total)."""
     from rich.progress import Progress
+
+    from orca_sweep.cli.terminal import open_console
 
     with Progress(transient=True, console=open_console(is_for_errors=True)) as progress:
         bar = progress.add_task(activity, total=None)

@@ -1,13 +1,18 @@
 """How a command that fails ends: one message on stderr, and an exit code."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
-from orca_sweep.errors import OrcaSweepError, RayLostError, StorageError
-from orca_sweep.store import FULL
+import typer
+
+from orca_sweep.cli.documents import WRONG_INPUT, describe_error, print_document
+from orca_sweep.cli.layout import find_width, wrap_text
+from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError, first_line
+from orca_sweep.visible import LINES, escape_controls
 
 LOOP = "Symlink loop from "
 IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
@@ -17,36 +22,68 @@ IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
 """Why a path cannot exist, whatever a command does with it, by the system's error numbers."""
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C."""
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Typer's class of wrong command lines, for which it has no public name."""
 
 
 def refuse_broken_utf8(words: Iterable[str]) -> None:
-    """Ends the program if a word of the command line is not UTF-8: no table and no JSON can hold such a path."""
+    """Refuses words that are not UTF-8: no table and no JSON can hold such a path.
+
+    Raises:
+        InputError: for the first such word.
+    """
     for word in words:
         try:
             word.encode()
         except UnicodeEncodeError:
             shown = word.encode("utf-8", "backslashreplace").decode()[:60]
-            print(f"{shown}: contains bytes that are not UTF-8. Rename the file or folder.", file=sys.stderr)
-            sys.exit(2)
+            raise InputError(f"{shown}: contains bytes that are not UTF-8. Rename the file or folder.") from None
 
 
-def end_command(error: BaseException) -> NoReturn:
-    """Prints why a command failed and ends the program; raises an error again that a user did not cause."""
+def end_command(error: BaseException, command: str | None) -> NoReturn:
+    """Prints why a command failed and ends the program; raises an error again that a user did not cause.
+
+    Args:
+        error: what ended the command.
+        command: its name if it prints JSON, and then the error too; None for text.
+    """
+    if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+        raise error  # the command has printed all that it has to say
+    code, text = _explain_error(error)
+    if command is not None:
+        print_document(command, describe_error(error, code or 1, text))
+    if code is None:
+        raise error
+    shown = _write_usage(error) if isinstance(error, UsageError) else text
+    print("\n".join(wrap_text(escape_controls(shown, LINES), find_width(sys.stderr))), file=sys.stderr)
+    if isinstance(error, RayLostError):
+        end_at_once(code)
+    sys.exit(code)
+
+
+def _write_usage(error: Exception) -> str:
+    """Returns how the command is used, then what is wrong with the command line."""
+    text = io.StringIO()
+    error.show(text)  # type: ignore[attr-defined]
+    return text.getvalue().rstrip("\n")
+
+
+def _explain_error(error: BaseException) -> tuple[int | None, str]:
+    """Returns the exit code and the message of an error; no code if a user did not cause it."""
     match error:
         case OrcaSweepError():
-            print(str(error), file=sys.stderr)
-            if isinstance(error, RayLostError):
-                end_at_once(1)
-            sys.exit(1 if isinstance(error, StorageError) else 2)
+            return 1 if isinstance(error, StorageError | RayLostError) else WRONG_INPUT, str(error)
         case SystemExit():
-            if error.code != INTERRUPTED:
-                raise error
-            print("Interrupted. No finished trial is lost: run the same command again to continue.", file=sys.stderr)
-            sys.exit(1)
+            return 1, "Interrupted. No finished trial is lost: run the same command again to continue."
+        case typer.Abort():
+            return 1, "Aborted."
         case OSError() | RuntimeError() if reason := explain_path(error):
-            print(reason, file=sys.stderr)
-            sys.exit(1 if isinstance(error, OSError) and error.errno in FULL else 2)
-    raise error
+            from orca_sweep.store import FULL
+
+            return 1 if isinstance(error, OSError) and error.errno in FULL else WRONG_INPUT, reason
+    if isinstance(error, UsageError):
+        return WRONG_INPUT, error.format_message()  # type: ignore[attr-defined]
+    return None, first_line(error)
 
 
 def explain_path(error: OSError | RuntimeError) -> str | None:
@@ -63,6 +100,8 @@ def explain_path(error: OSError | RuntimeError) -> str | None:
     shown = path if len(path) <= 60 else f"{path[:60]}..."
     if number in IMPOSSIBLE_PATHS:
         return f"{shown}: {IMPOSSIBLE_PATHS[number]} Choose another file or folder."
+    from orca_sweep.store import FULL
+
     return f"{shown}: {FULL.get(number, reason)}. Correct the path, or make it usable."
 
 

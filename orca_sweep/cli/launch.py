@@ -1,14 +1,15 @@
 """``orca-sweep launch``: runs a space."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.paths import real_path, store_root
 from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
-from orca_sweep.space import MAX_TRIALS
 
 
 def launch(
@@ -21,7 +22,8 @@ def launch(
     ] = None,
     dashboard_host: DashboardHost = LOOPBACK,
     rehash: Rehash = False,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a space on Ray Tune.
 
@@ -37,4 +39,4 @@ def launch(
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_plan(plan, destination)
+    run_plan(plan, destination, partial(print_document, "launch") if as_json else None)

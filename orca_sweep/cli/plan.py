@@ -1,28 +1,22 @@
 """``orca-sweep plan``: what a space would run, what it would cost and can show, and every mistake in it."""
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
+from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
 from orca_sweep.cli.store import open_store
-from orca_sweep.cli.terminal import open_console
-from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.space import MAX_TRIALS, Plan, Space
-from orca_sweep.space.designs import RESOLUTIONS
-from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
     from orca_sweep.planning.terms import Term
+    from orca_sweep.space import Plan, Space
     from orca_sweep.store import Store
     from orca_sweep.trial import ResolvedTrial
 
@@ -31,7 +25,7 @@ MAX_CELLS_SHOWN = 40
 
 def plan(
     space: SpaceFile,
-    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="store of artifacts and earlier rows; default OUT/store")] = None,
@@ -39,7 +33,7 @@ def plan(
         bool, typer.Option("--probe", help="run a few epochs here of trials whose cost no earlier row shows")
     ] = False,
     rehash: Rehash = False,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
 ) -> None:
     """Show what a space would run, and its mistakes.
 
@@ -48,10 +42,11 @@ def plan(
     try:
         planned = make_plan(space, max_trials, rehash)
     except InputError as error:
-        if as_json:
-            _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
-            raise typer.Exit(2) from None
-        raise
+        if not as_json:
+            raise
+        print(error, file=sys.stderr)
+        print_document("plan", {"cells": 0, "trials": [], **describe_error(error, WRONG_INPUT, str(error))})
+        raise typer.Exit(WRONG_INPUT) from None
     folder = real_path(out or Path("results") / planned.space.name)
     opened = open_store(store or str(folder / "store"))
     if probe:
@@ -62,12 +57,12 @@ def plan(
     notes = _collect_notes(planned, data, folder)
     terms = _collect_terms(planned, estimate)
     if as_json:
-        _print_json(_plan_as_json(planned, estimate, notes, terms))
+        print_document("plan", _plan_as_json(planned, estimate, notes, terms))
     else:
         _print_plan(planned, estimate, notes, terms)
 
 
-def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
+def _make_forecast(planned: "Plan", folder: Path, store: "Store") -> "Forecast":
     from orca_sweep.planning.forecast import forecast
     from orca_sweep.results import FINAL_STATUSES, read_row
     from orca_sweep.space.manifest import read_manifest
@@ -85,14 +80,14 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
     return forecast(planned, store, is_done, sum(map(is_done, added)))
 
 
-def _collect_terms(planned: Plan, estimate: "Forecast") -> list["Term"]:
+def _collect_terms(planned: "Plan", estimate: "Forecast") -> list["Term"]:
     from orca_sweep.planning.terms import list_terms
     from orca_sweep.trial import resolve_configs
 
     return list_terms(planned, estimate, resolve_configs(planned.cells))
 
 
-def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
+def _collect_notes(planned: "Plan", data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
@@ -131,7 +126,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
 
 
-def _list_labelled(planned: Plan, cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
+def _list_labelled(planned: "Plan", cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
     """The trials that show whether proxy labels act: those of the cells, or of all candidates if tuning decides it."""
     from orca_sweep.trial import resolve_configs
 
@@ -140,7 +135,7 @@ def _list_labelled(planned: Plan, cells: list["ResolvedTrial"]) -> list["Resolve
     return resolve_configs(config for cell in planned.tuned for config in cell.candidates or (cell.base,))
 
 
-def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
+def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
     # A generator: all configs at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -159,49 +154,22 @@ def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str], terms: 
         "aliases": planned.aliasing.aliases if planned.aliasing else [],
         "margins": dict(planned.space.margins),
         "levels": {cell_id: dict(labels) for cell_id, labels in planned.labels.items()},
-        "forecast": _replace_infinity(asdict(estimate)),
+        "forecast": estimate,
     }
 
 
-def _replace_infinity(value: Any) -> Any:
-    """Returns a value with null for infinity, which JSON cannot write."""
-    if isinstance(value, dict):
-        return {key: _replace_infinity(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_infinity(inner) for inner in value]
-    return None if isinstance(value, float) and abs(value) == float("inf") else value
+def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> None:
+    from orca_sweep.cli.terminal import open_console, print_table, print_text
 
-
-def _print_json(values: Mapping[str, Any]) -> None:
-    """Prints JSON with one line per list item: indenting thousands of configs takes longer than planning them."""
-    before = "{\n"
-    for key, value in values.items():
-        sys.stdout.write(f"{before}  {json.dumps(key)}: ")
-        if isinstance(value, list | tuple | Iterator):
-            n_items = 0
-            for item in value:
-                sys.stdout.write(f"{',' if n_items else '['}\n    {json.dumps(item)}")
-                n_items += 1
-            sys.stdout.write("\n  ]" if n_items else "[]")
-        else:
-            sys.stdout.write(json.dumps(value))
-        before = ",\n"
-    print("\n}")
-
-
-def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> None:
     console = open_console()
     space = planned.space
     if space.question:
-        console.print(space.question)
-    table = Table(box=None, header_style="bold")
-    for name in ("cell", *space.factors):
-        table.add_column(name, overflow="fold")  # two levels that are cut off could look equal
-    for cell_id in list(planned.by_cell_id)[:MAX_CELLS_SHOWN]:
-        table.add_row(cell_id, *planned.labels[cell_id].values())
-    console.print(table)
+        print_text(console, space.question)
+    shown = list(planned.by_cell_id)[:MAX_CELLS_SHOWN]
+    rows = [(cell_id, *planned.labels[cell_id].values()) for cell_id in shown]
+    print_table(console, ("cell", *space.factors), rows)
     if len(planned.cells) > MAX_CELLS_SHOWN:
-        console.print(f"... and {len(planned.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+        print_text(console, f"... and {len(planned.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
     for line in (
         *_write_design(planned),
         *_write_sizes(planned),
@@ -209,10 +177,10 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str], terms: It
         *_write_forecast(estimate),
         *map("note: {}".format, notes),
     ):
-        console.print(line, soft_wrap=True)
+        print_text(console, line)
 
 
-def _write_sizes(planned: Plan) -> Iterator[str]:
+def _write_sizes(planned: "Plan") -> Iterator[str]:
     space = planned.space
     merged = f"; {_count_merged(planned.n_merged)}" if planned.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
@@ -244,8 +212,10 @@ def _count_merged(n: int) -> str:
     return f"{n} combinations are the same work as another and run once"
 
 
-def _write_margins(planned: Plan) -> str:
+def _write_margins(planned: "Plan") -> str:
     """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
+    from orca_sweep.space.margins import ALL
+
     margins = planned.space.margins
     if ALL in margins:
         return f"{margins[ALL]:g}"
@@ -254,7 +224,7 @@ def _write_margins(planned: Plan) -> str:
     return ", ".join([*fixed, *unfixed])
 
 
-def _write_values(space: Space, path: str) -> str:
+def _write_values(space: "Space", path: str) -> str:
     values = space.tune[path]
     return (
         f"[{', '.join(space.write_level(path, value) for value in values)}]"
@@ -263,8 +233,10 @@ def _write_values(space: Space, path: str) -> str:
     )
 
 
-def _write_design(planned: Plan) -> Iterator[str]:
+def _write_design(planned: "Plan") -> Iterator[str]:
     """Yields the design in words and, for a fraction, all effects that it mixes."""
+    from orca_sweep.space.designs import RESOLUTIONS
+
     design, aliasing = planned.space.design, planned.aliasing
     if aliasing is None:
         if design.name != "cross":
@@ -280,6 +252,8 @@ def _write_design(planned: Plan) -> Iterator[str]:
 
 
 def _write_forecast(estimate: "Forecast") -> Iterator[str]:
+    from orca_sweep.config.naming import label_declarations
+
     if estimate.n_done:
         yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
     if estimate.stages:

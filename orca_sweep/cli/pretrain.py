@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orca_sweep.cli.data import load_named_imports
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.store import open_store
 from orca_sweep.errors import InputError
 
@@ -22,6 +24,7 @@ def pretrain(
     threads: Annotated[int, typer.Option(min=1, help="torch threads; use the space's resources.cpu")] = 1,
     gpu: Annotated[bool, typer.Option(help="train on a GPU, as trials with resources.gpu do")] = False,
     imports: Annotated[list[str] | None, typer.Option(help="your modules or files with bodies and corpora")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Pre-train a small body once, before sweeps.
 
@@ -43,11 +46,27 @@ def pretrain(
     )
     keep_pretraining(record, config, worker)
     recipe = record.pretrain
-    if recipe is not None:
+    if as_json:
+        print_document(
+            "pretrain",
+            {
+                "body": record.name,
+                "corpus": recipe.corpus.name if recipe else None,
+                "fraction": fraction,
+                "seed": seed,
+                "n_steps": total,
+                "measure": recipe and ("error" if recipe.task == "classification" else "loss"),
+                "held_out": loaded.pretrain_metric,
+                "is_reused": is_reused,
+                "duration_s": seconds,
+                "store": store,
+            },
+        )
+    elif recipe is not None:
         measure = "error" if recipe.task == "classification" else "loss"
         how = f"found in {store}" if is_reused else f"took {seconds:.0f} s, stored in {store}"
         held_out = f"held-out {measure} {loaded.pretrain_metric:.4f}"
-        print(f"{record.name} on {fraction:g} of {recipe.corpus.name}: {held_out}, {how}")
+        print_wrapped(f"{record.name} on {fraction:g} of {recipe.corpus.name}: {held_out}, {how}")
 
 
 def _read_body(name: str, fraction: float, steps: int | None, seed: int) -> "tuple[Body, BodyConfig]":

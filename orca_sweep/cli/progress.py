@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from orca_sweep.space import Plan
+from orca_sweep.cli.layout import lay_out_table, wrap_text
+from orca_sweep.cli.terminal import print_text
+from orca_sweep.config.naming import shorten_paths
+from orca_sweep.space import Plan, PlannedTrial
+from orca_sweep.space.trial_names import TrialNames
 from orca_sweep.stats.modes import Mode, as_cost, best_value
 
 ROWS = 12
@@ -21,8 +25,12 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.labels = plan.labels
         self.running: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+        """Levels and seed of each trial that has started, by its id."""
+        self._naming = TrialNames(plan.labels, plan.space.tune)
+        for trial in plan.trials:
+            self._name_trial(trial)
         self.best: dict[str, tuple[float, int, Mode]] = {}
         """For each cell: its best validation metric, over how many ended trials, and the metric's mode."""
         self.n_todo = self.n_done = self.n_before = self.n_later = self.n_failed = self.n_reused = 0
@@ -56,11 +64,11 @@ class Progress:
         dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
         later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
         text = f"{self.n_todo} trials to run, {self.n_before} done before{later}{dashboard}"
-        self.console.print(text, soft_wrap=True)
+        print_text(self.console, text)
 
     def _show_damage(self, facts: Mapping[str, Any]) -> None:
         for problem in facts["problems"]:
-            self.console.print(problem, markup=False, soft_wrap=True)
+            print_text(self.console, problem)
 
     def _count_planned(self, facts: Mapping[str, Any]) -> None:
         if self.n_later:  # they were announced at the start
@@ -68,12 +76,19 @@ class Progress:
             self.n_later = max(0, self.n_later - facts["n_new"])
 
     def _add_running(self, facts: Mapping[str, Any]) -> None:
+        self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
         self.running[facts["trial_id"]] = "starts"
+
+    def _name_trial(self, trial: PlannedTrial) -> str:
+        tuned = {
+            path: self.plan.space.write_level(path, attrgetter(path)(trial.config)) for path in self.plan.space.tune
+        }
+        return self._naming.add_trial(trial.trial_id, trial.cell_id, seed=trial.seed, role=trial.role, tuned=tuned)
 
     def _show_wait(self, facts: Mapping[str, Any]) -> None:
         self.running.pop(facts["trial_id"], None)
-        text = f"{facts['trial_id']} waits: another sweep is making an artifact that it needs, in the same store"
-        self.console.print(text, soft_wrap=True)
+        name = self.names[facts["trial_id"]]
+        print_text(self.console, f"{name}: waits: another sweep is making an artifact that it needs, in the same store")
 
     def _show_epoch(self, facts: Mapping[str, Any]) -> None:
         value = facts.get("val_metric")
@@ -84,16 +99,16 @@ class Progress:
         self.running.pop(facts["trial_id"], None)
         self._count_end(facts)
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
-        result = f"validation {value:.4g}" if isinstance(value, float) else str(facts.get("error") or "")
+        result = f", validation {value:#.4g}" if isinstance(value, float) else ""
+        error = f", {facts['error']}" if facts.get("error") else ""
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
-        reused = f", reused {facts['reused']}" if facts.get("reused") else ""
+        reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.start
-        self.console.print(
-            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {facts['trial_id']} {facts['status']}{duration}:"
-            f" {result}{reused}{retry}",
-            markup=False,
-            soft_wrap=True,
+        print_text(
+            self.console,
+            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {self.names[facts['trial_id']]}:"
+            f" {facts['status']}{duration}{result}{error}{reused}{retry}",
         )
 
     def _count_end(self, facts: Mapping[str, Any]) -> None:
@@ -109,8 +124,17 @@ class Progress:
             self.best[facts["cell_id"]] = best_value([best, value], mode), n + 1, mode
 
     def _draw(self) -> Group:
-        """Returns the live table: counts, running trials, and each cell's best so far."""
-        return Group(Text(self._write_counts(), style="bold"), *self._list_running(), self._tabulate_cells())
+        """Returns the live table: counts, running trials, and each cell's best so far, as far as the screen is high."""
+        width, height = self.console.width, self.console.height - 1
+        lines = [Text(line, style="bold") for line in wrap_text(self._write_counts(), width)]
+        running = [f"  {text}  {self.names[trial_id]}" for trial_id, text in self.running.items()]
+        shown = [line for text in running[:ROWS] for line in wrap_text(text, width, 4)]
+        lines += [Text(line, style="dim") for line in shown[: max(0, height // 2)]]
+        head, rows = self._tabulate_cells(width, height - len(lines))
+        lines += [Text(line, style="bold") for line in head] + list(map(Text, rows))
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ignore"
+        return Group(*lines)
 
     def _write_counts(self) -> str:
         left = self.n_todo - self.n_done
@@ -125,19 +149,23 @@ class Progress:
             f" {self.n_failed} failed; {self.n_reused} reused a stage; {_format_seconds(spent)}{eta}"
         )
 
-    def _list_running(self) -> list[Text]:
-        lines = [Text(f"  {trial_id}  {text}", style="dim") for trial_id, text in self.running.items()]
-        return lines[:ROWS]
-
-    def _tabulate_cells(self) -> Table:
-        table = Table(box=None, header_style="bold")
-        for name in ("best validation", "n", *self.plan.space.factors):
-            table.add_column(name, overflow="fold")
-        best_first = sorted(self.best.items(), key=lambda item: as_cost(item[1][0], item[1][2]))
-        for cell_id, (value, n, _) in best_first[:ROWS]:
-            labels = self.labels.get(cell_id.removesuffix("-aa"), {})
-            table.add_row(f"{value:.4g}", str(n), *labels.values())
-        return table
+    def _tabulate_cells(self, width: int, height: int) -> tuple[list[str], list[str]]:
+        """Returns the lines of the head and of the best cells that fit into the height."""
+        if not self.best:
+            return [], []
+        factors = shorten_paths(self.plan.space.factors)
+        rows = []
+        for cell_id, (value, n, mode) in self.best.items():
+            levels = self.plan.labels.get(cell_id.removesuffix("-aa"), dict.fromkeys(factors, ""))
+            repeat = " (A/A)" if cell_id.endswith("-aa") else ""
+            rows.append((as_cost(value, mode), (f"{value:#.4g}{repeat}", str(n), *levels.values())))
+        names = ("best validation", "n", *factors.values())
+        for n_rows in range(min(ROWS, len(rows)), 0, -1):
+            best = [row for _, row in sorted(rows)[:n_rows]]
+            head, lines = lay_out_table(names, best, width)
+            if len(head) + len(lines) <= height:
+                return head, lines
+        return [], []
 
 
 def _format_seconds(seconds: float) -> str:

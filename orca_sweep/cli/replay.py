@@ -2,13 +2,14 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.store import open_store
-from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def replay(
     tolerance: Annotated[
         float, typer.Option(min=0, help="largest difference allowed; 0: weights and numbers equal to the last bit")
     ] = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recorded trial again and compare.
 
@@ -57,9 +59,34 @@ def replay(
     print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)
     opened = None if store is None else open_store(store)
     replayed = replay_trial(recorded, real_path(root), modules, opened)
-    for line in _write_replay(replayed, tolerance):
-        print(line)
+    if as_json:
+        print_document("replay", _describe_replay(replayed, tolerance))
+    else:
+        for line in _write_replay(replayed, tolerance):
+            print_wrapped(line)
     raise typer.Exit(0 if replayed.came_back(tolerance) else 1)
+
+
+def _describe_replay(replayed: "Replay", tolerance: float) -> dict[str, Any]:
+    return {
+        "trial_id": replayed.trial_id,
+        "came_back": replayed.came_back(tolerance),
+        "is_bit_equal": replayed.is_bit_equal,
+        "tolerance": tolerance,
+        "duration_s": replayed.seconds,
+        "status": _describe_value(replayed.status, False),
+        "values": [
+            _describe_value(value, replayed.is_sealed and value.name.startswith("test_"))
+            for value in (*replayed.numbers, *replayed.exact)
+        ],
+        "causes": [_describe_value(cause, False) for cause in replayed.causes],
+        "trial_error": replayed.error or None,
+    }
+
+
+def _describe_value(value: "Compared", is_sealed: bool) -> dict[str, Any]:
+    shown = {"recorded": None, "now": None} if is_sealed else {"recorded": value.recorded, "now": value.now}
+    return {"name": value.name, **shown, "is_same": value.is_same, "is_sealed": is_sealed}
 
 
 def _find_sweep(start: str) -> Path:
@@ -96,6 +123,8 @@ def _write_replay(replayed: "Replay", tolerance: float) -> list[str]:
 
 
 def _write_number(number: "Compared", is_sealed: bool) -> str:
+    from orca_sweep.config.labels import write_level
+
     if is_sealed:
         return f"{number.name}: sealed, {'same' if number.is_same else 'different'} now"
     if number.is_same:

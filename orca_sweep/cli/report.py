@@ -7,6 +7,7 @@ import typer
 
 from orca_sweep.analysis.catalogue import choose_figures, find_figures
 from orca_sweep.cli.analyse import check_share, explain_refusals
+from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
 
@@ -29,6 +30,7 @@ def report(
         Many, typer.Option(metavar="NAME", help="figure to draw; repeatable; default: those that suit the sweep")
     ] = None,
     made_at: Annotated[str, typer.Option(help="date on the page; default: when the last trial ended")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about a sweep.
 
@@ -43,7 +45,7 @@ def report(
     from orca_sweep.cli.tables import open_tables
 
     check_page_path(target)
-    with open_tables(folder, is_only_read=out is not None) as (tables, results):
+    with open_tables(folder, is_only_read=out is not None) as (tables, results, notes):
         asked = Asked(
             base=base or (),
             margin=margin or (),
@@ -56,7 +58,10 @@ def report(
         text = make_page(results, asked, list_sources(tables, results))
     with explain_refusals(target):
         n_bytes = write_page(target, text)
-    print(f"{target}: {n_bytes / 1e6:.1f} MB")
+    if as_json:
+        print_document("report", {"page": target, "n_bytes": n_bytes, "figures": asked.figures, "notes": notes})
+    else:
+        print(f"{target}: {n_bytes / 1e6:.1f} MB")
 
 
 def _check_figures(names: list[str]) -> None:

@@ -1,10 +1,12 @@
 """``orca-sweep resume``: continues a sweep from its folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
 
@@ -13,6 +15,7 @@ def resume(
     sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
     address: Address = None,
     dashboard_host: DashboardHost = LOOPBACK,
+    as_json: AsJson = False,
 ) -> None:
     """Continue a sweep from its folder alone.
 
@@ -32,4 +35,4 @@ def resume(
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_plan(plan, destination)
+    run_plan(plan, destination, partial(print_document, "resume") if as_json else None)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import store_root
 from orca_sweep.errors import InputError, StorageError
 
@@ -70,21 +72,41 @@ def _open_marked_store(root: str) -> "tuple[Store, list[Entry]]":
 
 
 @app.command("ls")
-def list_stages(root: Root) -> None:
+def list_stages(root: Root, as_json: AsJson = False) -> None:
     """List the stages in a store.
 
     Prints how many artifacts each has, their size, and how long they have been unused.
     """
     _, entries = _open_marked_store(root)
+    by_stage = {
+        stage: [entry for entry in entries if entry.stage == stage and entry.is_artifact]
+        for stage in dict.fromkeys(entry.stage for entry in entries)
+    }
+    broken = [entry for entry in entries if not entry.is_artifact]
+    if as_json:
+        stages = [{"stage": stage, **_describe_artifacts(artifacts)} for stage, artifacts in by_stage.items()]
+        print_document("store ls", {"store": root, "stages": stages, "broken": _describe_files(broken)})
+        return
     print(f"{'stage':<16} {'artifacts':>9} {'MiB':>9} {'unused for (days)':>22}")
-    for stage in dict.fromkeys(entry.stage for entry in entries):
-        artifacts = [entry for entry in entries if entry.stage == stage and entry.is_artifact]
+    for stage, artifacts in by_stage.items():
         days = [entry.age_s / DAY_S for entry in artifacts]
         span = f"{min(days):.1f} to {max(days):.1f}" if days else "-"
         print(f"{stage:<16} {len(artifacts):>9} {_size_mib(artifacts):>9.1f} {span:>22}")
-    broken = [entry for entry in entries if not entry.is_artifact]
     if broken:
-        print(f"{len(broken)} damaged or half-written files, {_size_mib(broken):.1f} MiB: gc deletes them")
+        print_wrapped(f"{len(broken)} damaged or half-written files, {_size_mib(broken):.1f} MiB: gc deletes them")
+
+
+def _describe_artifacts(artifacts: "Sequence[Entry]") -> dict[str, Any]:
+    ages = [artifact.age_s for artifact in artifacts]
+    ends = {"least_unused_s": min(ages, default=None), "most_unused_s": max(ages, default=None)}
+    return {"n_artifacts": len(artifacts), "n_bytes": sum(artifact.n_bytes for artifact in artifacts), **ends}
+
+
+def _describe_files(entries: "Sequence[Entry]") -> list[dict[str, Any]]:
+    return [
+        {"path": e.path, "stage": e.stage, "n_bytes": e.n_bytes, "unused_s": e.age_s, "is_artifact": e.is_artifact}
+        for e in entries
+    ]
 
 
 def _size_mib(entries: "Sequence[Entry]") -> float:
@@ -97,6 +119,7 @@ def delete_unused(
     unused_for: Annotated[float, typer.Option(min=0, help="days since an artifact was last read or written")] = 30.0,
     stage: Annotated[str | None, typer.Option(help="only artifacts of this stage")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="delete; without it, only show what would be deleted")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete old artifacts and broken files.
 
@@ -115,12 +138,15 @@ def delete_unused(
     for entry in unused:
         print(f"{'to delete:' if yes else 'would delete'} {entry.path}")
     amount = f"{len(unused)} files, {_size_mib(unused):.1f} MiB"
-    if not yes:
-        print(f"{amount} would be deleted; add --yes to delete them. {AGAIN}")
-        return
-    print(f"deleting {amount}", flush=True)
-    _delete_entries(store, unused)
-    print(f"deleted {amount}. {AGAIN}")
+    if yes:
+        print(f"deleting {amount}", flush=True)
+        _delete_entries(store, unused)
+        print_wrapped(f"deleted {amount}. {AGAIN}")
+    else:
+        print_wrapped(f"{amount} would be deleted; add --yes to delete them. {AGAIN}")
+    if as_json:
+        totals = {"n_files": len(unused), "n_bytes": sum(entry.n_bytes for entry in unused)}
+        print_document("store gc", {"store": root, "is_deleted": yes, **totals, "files": _describe_files(unused)})
 
 
 def _delete_entries(store: "Store", entries: "Sequence[Entry]") -> None:
@@ -135,7 +161,7 @@ def _delete_entries(store: "Store", entries: "Sequence[Entry]") -> None:
 
 
 @app.command("mark")
-def restore_mark(root: Root) -> None:
+def restore_mark(root: Root, as_json: AsJson = False) -> None:
     """Mark a store that lost its marker file.
 
     Refuses a folder that contains anything but a store's own files.
@@ -146,4 +172,7 @@ def restore_mark(root: Root) -> None:
     with explain_store_errors(root):
         store = Store(root)
         mark_again(store.fs, store.root)
-    print(f"{root}: marked as a store")
+    if as_json:
+        print_document("store mark", {"store": root, "is_marked": True})
+    else:
+        print(f"{root}: marked as a store")

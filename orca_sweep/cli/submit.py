@@ -2,19 +2,20 @@
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orca_sweep.cli.clusters import follow_job, open_cluster, print_job_commands, use_ray_token
+from orca_sweep.cli.clusters import describe_job, follow_job, open_cluster, print_job_commands, use_ray_token
+from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, SpaceFile, make_plan
 from orca_sweep.errors import InputError, Problem
-from orca_sweep.space import MAX_TRIALS
-from orca_sweep.space.bundled import find_space
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -41,7 +42,7 @@ class Request:
     working_dir: Path | None
     env: dict[str, str]
     pip: tuple[str, ...]
-    max_trials: int
+    max_trials: int | None
     sends_folder: bool
     """Whether the job runs in a copy of the working folder, so that everything the space names must be in it."""
 
@@ -72,7 +73,8 @@ def submit(
     trials_per_node: Annotated[
         int | None, typer.Option(min=1, help="kuberay, slurm: trials at a time; default: as many as share a GPU, or 1")
     ] = None,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a space as a job of a Ray cluster.
 
@@ -92,33 +94,50 @@ def submit(
         sends_folder=emit is None,
     )
     submission, notes = _plan_submission(request)
+    facts = {"space": submission.plan.space.name, "n_trials": len(submission.plan.trials), "out": submission.out}
+    facts |= {"notes": notes}
     if emit is Emit.kuberay:
         from orca_sweep.sweep import kuberay
 
-        print(kuberay.write_manifest(submission, image, nodes or 1, trials_per_node), end="")
+        text = kuberay.write_manifest(submission, image, nodes or 1, trials_per_node)
+        _print_emitted(emit, text, facts if as_json else None)
     elif image is not None:
         raise InputError(f"--image {image}: only kuberay uses an image. Leave it out, or add --emit kuberay.")
     elif emit is Emit.slurm:
         from orca_sweep.sweep import slurm
 
-        print(slurm.write_script(submission, nodes or 1, trials_per_node), end="")
+        _print_emitted(emit, slurm.write_script(submission, nodes or 1, trials_per_node), facts if as_json else None)
     elif nodes or trials_per_node:
         raise InputError("submit: --nodes and --trials-per-node are for --emit; a running cluster has its own nodes.")
     elif address is None:
         raise InputError("submit: no cluster given. Give --address http://HOST:8265, or --emit kuberay or slurm.")
     else:
-        _submit_job(submission, address, notes, follow)
+        _submit_job(submission, address, follow, facts, as_json=as_json)
 
 
-def _submit_job(submission: "Submission", address: str, notes: list[str], follow: bool) -> None:
+def _print_emitted(emit: Emit, text: str, facts: dict[str, Any] | None) -> None:
+    """Prints a manifest or script; as JSON if the facts of the submission are given."""
+    if facts is None:
+        print(text, end="")
+    else:
+        print_document("submit", {**facts, "emit": emit, "text": text})
+
+
+def _submit_job(submission: "Submission", address: str, follow: bool, facts: dict[str, Any], *, as_json: bool) -> None:
     cluster = open_cluster(address)
-    for note in notes:
-        print(f"note: {note}")
+    for note in facts["notes"]:
+        print_wrapped(f"note: {note}")
     job_id = cluster.submit(submission, _list_unsent_folders(submission.folder, Path(submission.out)))
-    print(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}", flush=True)
+    print_wrapped(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}")
     print_job_commands(job_id, cluster.address)
+
+    def print_end(job: Mapping[str, Any]) -> None:
+        print_document("submit", {**facts, **job})
+
     if follow:
-        follow_job(cluster, job_id)
+        follow_job(cluster, job_id, print_end if as_json else None)
+    elif as_json:
+        print_end(describe_job(cluster.read_job(job_id)))
 
 
 def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
@@ -127,6 +146,8 @@ def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
     Raises:
         InputError: with every mistake.
     """
+    from orca_sweep.space import MAX_TRIALS
+    from orca_sweep.space.bundled import find_space
     from orca_sweep.sweep.jobs import Submission, find_missing_uploads
 
     path = real_path(find_space(request.space))
@@ -154,7 +175,7 @@ def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
         store=request.store,
         env=request.env,
         pip=request.pip,
-        max_trials=request.max_trials,
+        max_trials=request.max_trials or MAX_TRIALS,
     )
     return submission, notes
 

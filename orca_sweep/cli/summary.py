@@ -3,14 +3,15 @@
 import json
 import shlex
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from orca_sweep.cli.paths import shorten_path
+from orca_sweep.cli.terminal import print_command, print_lines, print_table, print_text
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import OrcaSweepError, first_line
 from orca_sweep.stats.modes import describe_mode
@@ -19,31 +20,68 @@ if TYPE_CHECKING:
     from orca_sweep.results import Cell, Results
 
 
-def summarise_sweep(folder: Path, console: Console) -> None:
-    """Makes tables and figures from the records and prints the summary, however the sweep ended."""
+def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
+    """Makes tables and figures from the records and prints the summary, however the sweep ended.
+
+    Returns:
+        The keys of the summary in documents.
+    """
     from orca_sweep.results import collect
 
     tables = folder / "tables"
     results = collect([folder], tables)
-    pictures = draw_figures(results, folder / "figures", console)
-    _print_cells(results, console)
-    for note in (*results.notes, *_write_custody(results, folder)):
-        console.print(note, soft_wrap=True)
-    names = "  ".join(shorten_path(tables / f"{name}.parquet") for name in ("trials", "epochs", "stages"))
-    console.print(f"tables  {names}", soft_wrap=True)
+    pictures, undrawn = draw_figures(results, folder / "figures", console)
+    cells = _print_cells(results, console)
+    notes = (*results.notes, *_write_custody(results, folder))
+    for note in notes:
+        print_text(console, note)
+    paths = {name: tables / f"{name}.parquet" for name in ("trials", "epochs", "stages")}
+    for path in paths.values():
+        print_text(console, f"table   {shorten_path(path)}")
     for picture in pictures:
-        console.print(f"figure  {shorten_path(picture)}", soft_wrap=True)
+        print_text(console, f"figure  {shorten_path(picture)}")
     _print_next_steps(folder, console)
+    return {
+        "folder": folder,
+        "metric": results.metric,
+        "n_sealed": results.n_sealed,
+        "cells": list(map(describe_cell, cells)),
+        "tables": paths,
+        "figures": pictures,
+        "not_drawn": undrawn,
+        "notes": notes,
+    }
+
+
+def describe_cell(cell: "Cell") -> dict[str, Any]:
+    """Returns the keys of a cell in documents."""
+    interval = cell.interval
+    return {
+        "cell_id": cell.cell_id,
+        "task": cell.task,
+        "role": cell.role,
+        "levels": {path: cell.label(path) for path in cell.levels},
+        "tuned": cell.chosen,
+        "metric": cell.metric or None,
+        "mode": cell.mode if cell.metric else None,
+        "unit": cell.unit or None,
+        "n": interval.n,
+        "mean": interval.mean if interval.n else None,
+        "low": interval.low if interval.n > 1 else None,
+        "high": interval.high if interval.n > 1 else None,
+        "statuses": cell.status_counts,
+        "n_worst": cell.n_worst,
+        "n_searched": cell.n_searched,
+    }
 
 
 def _print_next_steps(folder: Path, console: Console) -> None:
     path = json.dumps(shorten_path(folder / "tables" / "trials.parquet"), ensure_ascii=False)
-    code = f"import pandas as pd; print(pd.read_parquet({path}))"
-    console.print("next:", style="bold")
-    console.print(f"  orca-sweep report {shlex.quote(shorten_path(folder))}", soft_wrap=True)
-    console.print(f"  python -c {shlex.quote(code)}", soft_wrap=True)
-    console.print("  orca-sweep list factors        what else a space can vary")
-    console.print("  add a level or a seed to the YAML and launch it again: only the new trials run")
+    print_lines(console, ["next:"], "bold")
+    print_command(console, "  one page with verdicts:", f"orca-sweep report {shlex.quote(shorten_path(folder))}")
+    print_command(console, "  the table, in Python:", f"pandas.read_parquet({path})")
+    print_command(console, "  what else a space can vary:", "orca-sweep list factors")
+    print_text(console, "  Add a level or a seed to the YAML and launch it again: only the new trials run.")
 
 
 def _write_custody(results: "Results", folder: Path) -> list[str]:
@@ -61,14 +99,15 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
     return notes
 
 
-def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
-    """Draws the figures that suit the sweep, and returns their pictures.
+def draw_figures(results: "Results", out: Path, console: Console) -> tuple[list[Path], list[dict[str, str]]]:
+    """Draws the figures that suit the sweep; returns their pictures, and the figures without one with the reasons.
 
     A figure that cannot be drawn is reported, whatever the reason: the numbers of a sweep do not depend on it.
     """
     from orca_sweep.analysis.catalogue import choose_figures, write_analysis
 
-    pictures = []
+    pictures: list[Path] = []
+    undrawn = []
     without_notes = replace(results, notes=())  # the summary prints them
     for name in choose_figures(results):
         try:
@@ -77,31 +116,46 @@ def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
                 paths = write_analysis(out, name, without_notes)
         except Exception as error:
             reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
-            console.print(f"no figure: {name}: {reason}", soft_wrap=True)
+            print_text(console, f"no figure: {name}: {reason}")
+            undrawn.append({"figure": name, "reason": reason})
         else:
             pictures += [path for path in paths if path.suffix == ".png"]
-    return pictures
+    return pictures, undrawn
 
 
-def _print_cells(results: "Results", console: Console) -> None:
+def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
+    """Prints the cells and returns them."""
     from orca_sweep.results import summarise_cells
 
     cells = summarise_cells(results)
-    table = Table(box=None, header_style="bold")
     has_roles = any(cell.role != "replicate" for cell in cells)
     tuned = [f"{path} (tuned)" for path in results.tuned]
-    for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
-        table.add_column(name, overflow="fold")
+    rows = []
     for cell in cells:
         chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_write_numbers(cell))
-    measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}, {describe_mode(cell.mode)}" for cell in cells))
-    console.print(f"{results.metric} ({measures}), mean over n seeds with Student-t interval:")
-    console.print(table)
+        rows.append((*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_write_numbers(cell)))
+    print_text(console, _write_heading(cells, results.metric))
+    head = (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok")
+    print_table(console, head, rows)
     efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
     if results.tuned:
         counts = " to ".join(map(str, efforts))
-        console.print(f"tuned within each cell on validation data, with {counts} trials on other seeds")
+        print_text(console, f"tuned within each cell on validation data, with {counts} trials on other seeds")
+    return cells
+
+
+def _write_heading(cells: Sequence["Cell"], column: str) -> str:
+    """Returns what the numbers of the table are, by task; a task without an ok trial has no metric yet."""
+    if not any(cell.metric for cell in cells):
+        return f"{column}: no trial is ok yet, so there is nothing to average"
+    by_task = {cell.task: cell for cell in sorted(cells, key=lambda cell: bool(cell.metric))}
+    measures = [
+        f"{task}: {by_task[task].metric}, {describe_mode(by_task[task].mode)}"
+        if by_task[task].metric
+        else f"{task}: no trial is ok yet"
+        for task in dict.fromkeys(cell.task for cell in cells)
+    ]
+    return f"{column} ({'; '.join(measures)}), mean over n seeds with Student-t interval:"
 
 
 def _write_numbers(cell: "Cell") -> tuple[str, str, str, str]:

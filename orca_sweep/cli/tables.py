@@ -13,8 +13,8 @@ from orca_sweep.results import collect as collect_tables
 
 
 @contextmanager
-def open_tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Results]]:
-    """Yields the folder of a sweep's or a user's tables, and what they hold; prints the notes on them.
+def open_tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Results, tuple[str, ...]]]:
+    """Yields the folder of a sweep's or a user's tables, what they hold, and the notes on them, which it prints.
 
     The tables of a sweep are made again, in a temporary folder if nothing may be written into the sweep's.
 
@@ -25,11 +25,11 @@ def open_tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Result
         tables = folder / "tables"
         if is_only_read:
             with TemporaryDirectory(prefix="orca-sweep-tables-") as name:
-                yield Path(name), _print_notes(collect_tables([folder], Path(name), earlier=tables))
+                yield Path(name), *_print_notes(collect_tables([folder], Path(name), earlier=tables))
         else:
-            yield tables, _print_notes(collect_tables([folder], tables))
+            yield tables, *_print_notes(collect_tables([folder], tables))
     elif os.path.lexists(folder / "trials.parquet"):
-        yield folder, _print_notes(read_results(folder))
+        yield folder, *_print_notes(read_results(folder))
     else:
         raise InputError(
             f"{folder}: neither a sweep (no sweep.json) nor tables (no trials.parquet). Name a folder that 'orca-sweep"
@@ -37,8 +37,8 @@ def open_tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Result
         )
 
 
-def _print_notes(results: Results) -> Results:
-    """Prints the notes, and returns the results without them, so that figures do not repeat them."""
+def _print_notes(results: Results) -> tuple[Results, tuple[str, ...]]:
+    """Prints the notes; returns the results without them, so that figures do not repeat them, and the notes."""
     for note in results.notes:
         print(note, flush=True)
-    return replace(results, notes=())
+    return replace(results, notes=()), results.notes

@@ -63,6 +63,13 @@ def label_declarations(texts: Iterable[str]) -> dict[str, str]:
     return {text: _keep_shuffles(text) + labels.get(without_shuffling(text), without_shuffling(text)) for text in names}
 
 
+def shorten_paths(paths: Iterable[str]) -> dict[str, str]:
+    """Returns the last word of each dotted name, or the whole name if another one has the same last word."""
+    names = list(dict.fromkeys(paths))
+    last = [name.rpartition(".")[2] for name in names]
+    return {name: word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)}
+
+
 def explain_shared_names(texts: Iterable[str], kind: str) -> list[str]:
     """Returns an error for each name that two different declarations give themselves; the error describes both."""
     named: dict[str, dict[str, Declared]] = {}

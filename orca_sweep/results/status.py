@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orca_sweep.config.labels import write_level
 from orca_sweep.errors import DamagedError
 from orca_sweep.results.columns import UNFINISHED
 from orca_sweep.results.records import (
@@ -18,7 +19,8 @@ from orca_sweep.results.records import (
     read_traceback,
     record_path,
 )
-from orca_sweep.space.manifest import MANIFEST, require_manifest
+from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
+from orca_sweep.space.trial_names import TrialNames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,12 @@ class Failure:
     """A trial that is not ok."""
 
     trial_id: str
+    name: str
+    """Its levels and seed."""
+    seed: int
+    role: str
+    levels: Mapping[str, str]
+    """The readable level of every factor."""
     status: str
     error: str
     last_line: str | None
@@ -46,6 +54,8 @@ class SweepStatus:
     """Whether a launch holds the folder; None if the file system does not say."""
     started: tuple[str, ...]
     """Unfinished trials that have a folder."""
+    started_names: tuple[str, ...]
+    """Their levels and seeds."""
     trials_per_hour: float | None
     """In the last launch."""
     eta_s: float | None
@@ -62,7 +72,7 @@ def sweep_status(folder: Path) -> SweepStatus:
     Raises:
         InputError: if the folder holds no sweep.
     """
-    names = list_trial_folders(folder)
+    folders = list_trial_folders(folder)
     manifest = require_manifest(folder)
     trial_ids = list(dict.fromkeys(trial["trial_id"] for trial in manifest.trials))
     rows = {trial_id: row for trial_id in trial_ids if (row := _read_row(folder, trial_id))}
@@ -70,6 +80,10 @@ def sweep_status(folder: Path) -> SweepStatus:
     running = _is_held(folder / ".lock")
     rate = _measure_rate(folder, rows, running)
     n_left = statuses[UNFINISHED] + manifest.n_later
+    started = tuple(t for t in trial_ids if t not in rows and (folder / "trials" / t).is_dir())
+    names = _name_trials(manifest)
+    failed = [row for row in rows.values() if row["status"] not in ("ok", "pruned")]
+    entries = {trial["trial_id"]: trial for trial in manifest.trials}
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
     return SweepStatus(
         name=manifest.name,
@@ -77,15 +91,19 @@ def sweep_status(folder: Path) -> SweepStatus:
         n_later=manifest.n_later,
         statuses=dict(statuses),
         is_running=running,
-        started=tuple(t for t in trial_ids if t not in rows and (folder / "trials" / t).is_dir()),
+        started=started,
+        started_names=tuple(map(names.__getitem__, started)),
         trials_per_hour=rate,
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
         cpu_hours=hours * manifest.resources.cpu,
         gpu_hours=hours * manifest.resources.gpu,
         failures=tuple(
-            _describe_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")
+            _describe_failure(
+                folder, row, entries[row["trial_id"]], labels=manifest.labels, name=names[row["trial_id"]]
+            )
+            for row in failed
         ),
-        unplanned=describe_unplanned(folder, names, manifest),
+        unplanned=describe_unplanned(folder, folders, manifest),
     )
 
 
@@ -125,10 +143,31 @@ def _measure_rate(folder: Path, ended: Iterable[str], running: bool | None) -> f
     return 3600 * len(ends) / max((time.time() if running else max(ends)) - start, 1e-3)
 
 
-def _describe_failure(folder: Path, row: Mapping[str, Any]) -> Failure:
+def _name_trials(manifest: SweepManifest) -> dict[str, str]:
+    """Returns the levels and seed of each planned trial, by its id."""
+    naming = TrialNames(manifest.labels, manifest.tune)
+
+    def name_trial(trial: Mapping[str, Any]) -> str:
+        tuned = {path: write_level(trial["config"].get(path)) for path in manifest.tune}
+        return naming.add_trial(
+            trial["trial_id"], trial["cell_id"], seed=trial["seed"], role=trial["role"], tuned=tuned
+        )
+
+    for trial in manifest.trials:
+        name_trial(trial)  # so that trials of the same name are known
+    return {trial["trial_id"]: name_trial(trial) for trial in manifest.trials}
+
+
+def _describe_failure(
+    folder: Path, row: Mapping[str, Any], trial: Mapping[str, Any], *, labels: Mapping[str, Any], name: str
+) -> Failure:
     lines = (read_traceback(folder, row["trial_id"]) or "").strip().splitlines()
     return Failure(
         trial_id=row["trial_id"],
+        name=name,
+        seed=trial["seed"],
+        role=trial["role"],
+        levels=labels.get(trial["cell_id"].removesuffix("-aa"), {}),
         status=row["status"],
         error=str(row.get("error") or ""),
         last_line=lines[-1] if lines else None,

@@ -64,7 +64,7 @@ class Queue(Searcher):
         except StorageError as error:
             self.unwritten = str(error)
             return Searcher.FINISHED
-        self.watch("run", {"trial_id": trial.trial_id})
+        self.watch("run", {"trial_id": trial.trial_id, "trial": trial})
         return {
             "trial": {
                 "trial_id": trial.trial_id,

@@ -715,12 +715,14 @@ def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path, mo
     from orca_sweep.cli.summary import draw_figures
 
     results = of(figure5_pretraining)
-    drawn = draw_figures(results, tmp_path / "figures", Console())
+    drawn, undrawn = draw_figures(results, tmp_path / "figures", Console())
+    assert undrawn == []
     assert [path.name for path in drawn] == ["figure5_pretraining.png", "figure2_proxies.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
     (tmp_path / "file").write_text("")
     console = Console(record=True, width=300)
-    assert draw_figures(results, tmp_path / "file", console) == []
+    drawn, undrawn = draw_figures(results, tmp_path / "file", console)
+    assert (drawn, [failed["figure"] for failed in undrawn]) == ([], ["figure5_pretraining", "figure2_proxies"])
     assert "no figure: figure5_pretraining: FileExistsError: " in console.export_text()
 
 
@@ -734,7 +736,8 @@ def test_a_figure_that_breaks_does_not_end_a_launch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figure5_pretraining, "compute", break_down)
     console = Console(record=True, width=300)
-    drawn = draw_figures(of(figure5_pretraining), tmp_path / "figures", console)
+    drawn, undrawn = draw_figures(of(figure5_pretraining), tmp_path / "figures", console)
+    assert undrawn == [{"figure": "figure5_pretraining", "reason": "ZeroDivisionError: by chance"}]
     assert [path.name for path in drawn] == ["figure2_proxies.png"]
     assert "no figure: figure5_pretraining: ZeroDivisionError: by chance" in console.export_text()
 

@@ -151,11 +151,13 @@ def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     from orca_sweep.training.worker import Worker
 
     arguments = ("pretrain", "swin-micro", "--fraction", "0.1", "--steps", "4", "--store", tmp_path / "store")
-    first, again = orca(*arguments), orca(*arguments)
+    first, again = orca(*arguments), orca(*arguments, "--json")
     assert first.returncode == again.returncode == 0, first.stderr
     assert "step 4 of 4: loss " in first.stdout
     assert "swin-micro on 0.1 of mnist5k: held-out error 0." in first.stdout
-    assert "found in" in again.stdout
+    document = json.loads(again.stdout)
+    assert (document["is_reused"], document["body"], document["n_steps"]) == (True, "swin-micro", 4)
+    assert f"held-out error {document['held_out']:.4f}" in first.stdout
     space = tmp_path / "space.yaml"
     text = (
         "base: {task: digits, body.name: swin-micro, body.pretrain_fraction: 0.1, body.pretrain_steps: 4}\nseeds: 1\n"
@@ -196,6 +198,7 @@ def test_bench_prints_one_json_line_per_case(monkeypatch):
     lines = CliRunner().invoke(cli.app, ["bench", "objectives", "--json", "--repeats", "1"]).stdout.splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["case"] for row in rows] == ["l2 D=6", "otdd-gaussian D=6"]
+    assert {(row["command"], row["schema"]) for row in rows} == {("bench", 1)}
     for row in rows:
         assert row.keys() >= {"case", "ours_s", "other_s", "ratio", "peak_memory_mib"}
         assert row["ratio"] == pytest.approx(row["other_s"] / row["ours_s"])

@@ -39,7 +39,7 @@ TABLES = ("trials", "epochs", "stages")
 @pytest.fixture(autouse=True)
 def quick_commands(monkeypatch):
     """Figures read the same tables as the summary, and are not drawn here."""
-    monkeypatch.setattr(summary, "draw_figures", lambda *_: [])
+    monkeypatch.setattr(summary, "draw_figures", lambda *_: ([], []))
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what it is for, no test without a power cut can show
 
 

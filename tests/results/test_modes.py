@@ -516,12 +516,12 @@ def test_a_user_s_loss_and_metric_take_two_edits(tmp_path, worker, monkeypatch):
 
 
 def test_every_metric_and_loss_is_listed_with_its_mode(capsys):
-    from orca_sweep.cli.listing import Kind, list_names
+    from orca_sweep.cli.listing import list_names
 
-    list_names(Kind.metrics)
+    list_names("metrics")
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == METRICS.names()
     assert all((f"{METRICS.get(line.split()[0]).mode}, " in line) for line in shown)
     assert any(line.startswith("mae8 ") and line.endswith("(Angstrom)") for line in shown)
-    list_names(Kind.losses)
+    list_names("losses")
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == LOSSES.names()

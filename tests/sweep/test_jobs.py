@@ -161,8 +161,10 @@ def test_a_job_can_be_looked_at(submitted, address):
     assert f"orca-sweep status {out}" in said
     found = json.loads(orca("job", "status", job_id, "--json", "--address", address, check=0).stdout)
     assert (found["exit_code"], found["metadata"]["space"]) == (0, "jobs")
-    assert found["end_s"] > found["start_s"]
+    assert found["ended"] > found["started"]
     assert orca("job", "list", "--address", address, check=0).stdout.split()[0] == job_id
+    jobs = json.loads(orca("job", "list", "--address", address, "--json", check=0).stdout)["jobs"]
+    assert jobs[0] == {key: value for key, value in found.items() if key not in ("command", "schema")}
     assert "ran 2 of 2 trials" in orca("job", "logs", job_id, "--address", address, check=0).stdout
 
 

@@ -132,7 +132,7 @@ def test_a_terminal_that_is_closed_ends_the_launch_like_sigterm(home):
     done = launch.wait(timeout=60)
     assert (done.returncode, "Traceback" in done.stdout) == (1, False), done.stdout
     assert "1 ok, 1 unfinished" in done.stdout, done.stdout
-    assert "1 unfinished" in done.stdout.split("tables  ")[0], "the summary and the last line have the same words"
+    assert "1 unfinished" in done.stdout.split("table   ")[0], "the summary and the last line have the same words"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
