@@ -112,7 +112,7 @@ for _analysis in (
     ),
     Analysis(
         name="factor_effects",
-        answers="which factors matter, and which act together (balanced analysis of variance)?",
+        answers="which factors matter, and which act together (full designs and two-level fractions)?",
         options=(
             Option(
                 name="without",
@@ -120,8 +120,15 @@ for _analysis in (
                 metavar="FACTOR=LEVEL",
                 meaning="level, seed or task to leave out; may be repeated",
             ),
+            BASE,
+            MARGIN,
             METRIC,
-            replace(LEVEL, meaning="confidence level of the intervals; default: 0.9"),
+            LEVEL,
+            Option(
+                name="pooled",
+                kind="flag",
+                meaning="show F tests of the model that assumes the same spread in all cells",
+            ),
         ),
     ),
     Analysis(
