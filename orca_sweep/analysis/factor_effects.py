@@ -32,6 +32,7 @@ from orca_sweep.analysis.factor_words import (
     write_caption,
     write_share_caption,
     write_task_caption,
+    write_word,
 )
 from orca_sweep.analysis.tables import shorten_texts, wrap_title
 from orca_sweep.analysis.writing import (
@@ -210,7 +211,7 @@ def _make_row(task: TaskFactors, of: JudgedContrast, decimals: int) -> tuple[str
         format_interval(interval.low, interval.high, decimals, "+"),
         format_p(of.p),
         format_p(of.p_holm),
-        of.word,
+        write_word(of),
         *([describe_aliases(of)] if task.design.fraction else []),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
 from orca_sweep.analysis.tables import describe_metric
-from orca_sweep.analysis.writing import format_number, format_p, format_percent
+from orca_sweep.analysis.writing import MINUS, format_number, format_p, format_percent
 from orca_sweep.stats import LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 
 MOST_ALIASES = 6
@@ -20,10 +20,20 @@ def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
     """
     if all(of.verdict is None for of in contrasts):
         return f"undecided ({contrasts[0].reason})"
+    together = "together: " * (len(contrasts[0].effect.factors) > 1)
     if len(contrasts) == 1:
-        return contrasts[0].word
+        return f"{together}{write_word(contrasts[0])}"
     by_word = {word: [name_levels(of, " + ") for of in contrasts if of.word == word] for word in WORDS}
-    return "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items() if names)
+    words = [word for word, names in by_word.items() if names]
+    if len(words) == 1:
+        return f"{together}{words[0]} (all {len(contrasts)} contrasts)"
+    return together + "; ".join(f"{word}: {', '.join(by_word[word])}" for word in words)
+
+
+def write_word(of: JudgedContrast) -> str:
+    """Returns the word of a contrast, with a mark if it may be due to an alias of two factors or fewer."""
+    has_short = any(len(factors) <= 2 for _, factors in of.effect.aliases)
+    return of.word + " (or aliases)" * (has_short and of.word != "undecided")
 
 
 def name_levels(of: JudgedContrast, between: str) -> str:
@@ -37,7 +47,7 @@ def name_effect(factors: Sequence[str]) -> str:
 
 
 def describe_aliases(of: JudgedContrast) -> str:
-    """Returns the effects that an estimate also contains, such as 'a x b, - c x d': with their signs.
+    """Returns the effects that an estimate also contains, such as 'a x b, −c x d', with their signs.
 
     Effects of two factors or fewer are always named, up to six; of longer ones only where there is no shorter one.
     """
@@ -45,7 +55,7 @@ def describe_aliases(of: JudgedContrast) -> str:
     short = [alias for alias in aliases if len(alias[1]) <= 2] or aliases
     if not short:
         return "only interactions of four factors or more"
-    texts = [f"{'- ' * (sign < 0)}{name_effect(factors)}" for sign, factors in short[:MOST_ALIASES]]
+    texts = [f"{MINUS * (sign < 0)}{name_effect(factors)}" for sign, factors in short[:MOST_ALIASES]]
     more = len(short) - len(texts)
     return ", ".join(texts) + (f", and {more} more" if more else "")
 
@@ -57,8 +67,9 @@ def write_caption(factors: Factors) -> str:
     more = f" {n_panels - MAX_PANELS} more effects are only in the CSV." if n_panels > MAX_PANELS else ""
     tasks = " ".join(write_task_caption(factors, task) for task in factors.tasks)
     return (
-        f"Means over the levels of the other factors with {level} Student-t intervals of that mean over seeds. Levels are compared"
-        f" within seeds, so the words in the titles are judged from differences, not from overlapping intervals.{more} {tasks}"
+        f"Means over the levels of the other factors, with {level} Student-t intervals of that mean over seeds. The words in the"
+        " titles are judged from differences within seeds, not from whether these intervals overlap."
+        f"{more} {tasks}"
     )
 
 
@@ -69,10 +80,19 @@ def write_task_caption(factors: Factors, task: TaskFactors) -> str:
     more = f" Held: {held}." if held else ""
     more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"{task.task}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base level,"
-        " over the other factors, within each seed; that of an interaction is the difference between two such effects, and helps"
-        " if the two changes together do better than the sum of both. The mean over seeds has its"
-        f" {format_percent(factors.level)} Student-t interval. {_describe_judging(task)}{more}"
+        f"{task.task}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base"
+        f" level{_describe_averaging(task)}. The mean over seeds has its {format_percent(factors.level)} Student-t interval."
+        f" {_describe_judging(task)}{more}"
+    )
+
+
+def _describe_averaging(task: TaskFactors) -> str:
+    """Returns how an estimate averages over other factors, and what an interaction is, where there are any."""
+    if len(task.design.paths) < 2:
+        return " within each seed"
+    return (
+        ", over the other factors, within each seed; that of an interaction is the difference between two such effects, and helps"
+        " if the two changes together do better than the sum of both"
     )
 
 
@@ -87,7 +107,7 @@ def _describe_design(task: TaskFactors) -> str:
     return (
         f"a regular fraction{resolution}, {len(task.design.cells)} of {2**fraction.n_factors} combinations, {cells}. Each row"
         " estimates the sum of its effect and those it is aliased with (a minus: their difference); it is the effect alone only"
-        f" if those are zero.{longer}"
+        f" if those are zero. A word marked 'or aliases' may be due to another main effect or an interaction of two factors.{longer}"
     )
 
 
@@ -97,12 +117,13 @@ def _describe_judging(task: TaskFactors) -> str:
         return f"With {n} nothing can be judged: at least {LEAST_SEEDS} are needed."
     mains = sum(len(of.effect.factors) == 1 for of in task.contrasts)
     pairs = len(task.contrasts) - mains
+    is_average = len(task.design.paths) > 1
+    averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
     families = f"the main effects ({mains})" + (f" and over the interactions ({pairs})" if pairs else "")
     return (
         f"Words are judged from these {task.n_seeds} numbers against a margin of {task.margin.value:.3g}:"
         f" {task.margin.source}. No assumption is made on the spread of different cells. Words and the p with Holm are"
-        f" corrected over {families}; intervals are not. An effect averages over cells, so it can be decided where single cells"
-        " are undecided."
+        f" corrected over {families}; intervals are not.{averages}"
     )
 
 
@@ -114,12 +135,13 @@ def write_share_caption(factors: Factors, task: TaskFactors, whole: FactorEffect
         if factors.is_pooled
         else ""
     )
+    has_longer = len(task.design.paths) > 2
+    longer = f", interactions of three factors or more {format_number(whole.higher_eta_squared, 3)}" * has_longer
     return (
-        f"A description of these {whole.n} trials, not a test. The model is cell + seed + noise and assumes the same spread in all"
-        f" cells. {describe_spread(task)} η² is the share of the total sum of squares (seeds"
-        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors or more"
-        f" {format_number(whole.higher_eta_squared, 3)}, residual {format_number(whole.residual_eta_squared, 3)}). Partial ω²"
-        " estimates the share of an effect in its own variance plus the residual variance. Residual standard deviation"
+        f"A description of these {whole.n} trials, not a test. The model is cell + seed + noise and assumes the same spread in"
+        f" all cells. {describe_spread(task)} η² is the share of the total sum of squares (seeds"
+        f" {format_number(whole.block_eta_squared, 3)}{longer}, residual {format_number(whole.residual_eta_squared, 3)})."
+        " Partial ω² estimates the share of an effect in its own variance plus the residual variance. Residual standard deviation"
         f" {whole.residual_sd:.3g}.{tests}"
     )
 

@@ -99,6 +99,17 @@ def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
     return any(cell.labels.get(path) == level or (path == "task" and cell.task == level) for path, level in out)
 
 
+def list_levels(results: Results) -> list[list[Labels]]:
+    """Returns the levels of each cell of each task, without reading any number; A/A cells are left out."""
+    trials = compared(results).trials
+    cells = trials[trials["role"] != "aa"].drop_duplicates("cell_id") if len(trials) else trials
+    labels = results.labels.loc[cells.index, [path for path in results.factors if path != "task"]]
+    tasks: dict[str, list[Labels]] = {}
+    for task, levels in zip(cells["task"], labels.to_dict("records"), strict=True):
+        tasks.setdefault(str(task), []).append({str(path): level for path, level in levels.items()})
+    return list(tasks.values())
+
+
 # Designs ------------------------------------------------------------------------------------------
 
 
@@ -134,7 +145,7 @@ def find_factors(cells: Sequence[Cell]) -> tuple[str, ...]:
 
 
 def read_fraction(cells: Sequence[Labels], base: Labels) -> Fraction | None:
-    """Returns the regular two-level fraction that cells with these levels are; None if they are all combinations, or no design."""
+    """Returns the regular two-level fraction that cells with these levels are; None for all combinations, or no fraction."""
     rows = _read_rows(cells, base)
     fraction = find_fraction(rows) if len(rows) >= FEWEST_CELLS else None
     return None if fraction is None or fraction.is_whole else fraction
