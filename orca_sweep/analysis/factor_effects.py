@@ -18,6 +18,7 @@ Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_shares.csv, fact
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from orca_sweep.analysis.factor_words import (
     describe_effect,
     name_effect,
     name_levels,
+    name_measure,
     write_caption,
     write_share_caption,
     write_task_caption,
@@ -58,6 +60,7 @@ __all__ = [
     "build_tables",
     "compute",
     "compute_beside",
+    "has_several_factors",
     "make_output",
     "mean_numbers",
     "numbers",
@@ -66,6 +69,11 @@ __all__ = [
     "write_caption",
 ]
 NAME = "factor_effects"
+
+
+def has_several_factors(results: Results) -> bool:
+    """Whether a sweep varies several factors, so that their effects say more than the comparison of its cells."""
+    return len([path for path in results.factors if path != "task"]) > 1
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -246,7 +254,8 @@ def plot(factors: Factors) -> Any:
     shown = panels[:MAX_PANELS]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    layout = figures.Layout(width=PANEL_WIDTH * columns, height=PANEL_HEIGHT * rows, rows=rows, columns=columns)
+    height = sum(PANEL_HEIGHT + _legend_height(shown[i : i + columns]) for i in range(0, len(shown), columns))
+    layout = figures.Layout(width=PANEL_WIDTH * columns, height=height, rows=rows, columns=columns)
     with figures.use_look():
         made, axes = figures.make_canvas(layout)
         used = list(zip(axes.flat, shown, strict=False))
@@ -257,6 +266,12 @@ def plot(factors: Factors) -> Any:
     return made
 
 
+def _legend_height(panels: Sequence[tuple[TaskFactors, tuple[str, ...]]]) -> float:
+    """Returns the inches that the longest legend of a row of panels takes."""
+    lines = [{mean.levels[1] for mean in task.means if mean.factors == of} for task, of in panels if len(of) > 1]
+    return max((0.25 + 0.17 * len(levels) for levels in lines), default=0.0)
+
+
 def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> None:
     means = [mean for mean in task.means if mean.factors == of]
     along = list(dict.fromkeys(mean.levels[0] for mean in means))
@@ -264,20 +279,27 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, .
     labels = shorten_texts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
         points = {mean.levels[0]: mean.interval for mean in means if mean.levels[1:] == line}
-        colour = figures.COLOURS[i % len(figures.COLOURS)]
+        style = _style_line(i)
         axis.errorbar(
             [along.index(level) + 0.06 * (i - (len(lines) - 1) / 2) for level in points],
             [p.mean for p in points.values()], [p.half_width for p in points.values()],
-            color=colour, marker=figures.MARKERS[i % len(figures.MARKERS)], linestyle="-" if len(line) else ":",
-            capsize=3, linewidth=1.4, label=labels[i] if line else None,
+            color=style.colour, marker=style.marker, linestyle="-" if line else ":", capsize=3, linewidth=1.4,
         )  # fmt: skip
     axis.set_xticks(range(len(along)), shorten_texts(along, 18))
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(of[0])
-    axis.set_ylabel(f"{factors.column} {figures.with_unit(task.metric, task.unit)}\n{describe_mode(task.mode)}")
+    if axis.get_subplotspec().is_first_col():
+        higher = f" ({describe_mode(task.mode)})" * (task.mode == "max")
+        axis.set_ylabel(wrap_title(f"{name_measure(factors.column, task)}{higher}", 34))
     axis.set_title(_write_panel_title(factors, task, of))
     if lines[0]:
-        axis.legend(title=of[1])
+        styles = [_style_line(i) for i in range(len(lines))]
+        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34)
+
+
+def _style_line(i: int) -> figures.Style:
+    colour = figures.COLOURS[i % len(figures.COLOURS)]
+    return figures.Style(colour=colour, marker=figures.MARKERS[i % len(figures.MARKERS)], face=colour)
 
 
 def _write_panel_title(factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> str:

@@ -193,7 +193,7 @@ def _analyse_design(design: Design, margin: Margin, level: float) -> TaskFactors
         design=design,
         contrasts=judge_factors(contrasts, margin.value, 1 - level, measured.mode),
         # The interval of partial omega squared excludes zero exactly where p < 1 - level.
-        pooled=analyse_table(table, 2 * level - 1) if is_described else None,
+        pooled=analyse_table(table, round(2 * level - 1, 9)) if is_described else None,
         spread=check_spreads(table.values.reshape(-1, len(table.seeds))) if is_described else None,
         means=tuple(_compute_means(design, list(dict.fromkeys(of.factors for of in contrasts)), level)),
     )

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
+from orca_sweep.analysis.figures import Panel, label_measure
 from orca_sweep.analysis.tables import describe_metric
 from orca_sweep.analysis.writing import MINUS, format_number, format_p, format_percent
-from orca_sweep.stats import LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
+from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 
 MOST_ALIASES = 6
 """Aliases that a table names."""
@@ -36,6 +38,27 @@ def write_word(of: JudgedContrast) -> str:
     return of.word + " (or aliases)" * (has_short and of.word != "undecided")
 
 
+class Measured(Protocol):
+    """A record of a task with its metric."""
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+
+    @property
+    def metric(self) -> str:
+        """The name of its metric."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of its metric."""
+
+
+def name_measure(column: str, of: Measured) -> str:
+    """Returns a column as the label of an axis names it, such as 'validation error (share of wrong labels)'."""
+    return label_measure(column, Panel(title="", task=of.task, metric=of.metric, unit=of.unit, lines=()))
+
+
 def name_levels(of: JudgedContrast, between: str) -> str:
     """Returns the changed levels of a contrast, such as '20 x body'."""
     return between.join(map(str, of.effect.levels))
@@ -47,7 +70,7 @@ def name_effect(factors: Sequence[str]) -> str:
 
 
 def describe_aliases(of: JudgedContrast) -> str:
-    """Returns the effects that an estimate also contains, such as 'a x b, −c x d', with their signs.
+    """Returns the effects that an estimate also contains, such as 'a x b, c x d', with a minus where they count negatively.
 
     Effects of two factors or fewer are always named, up to six; of longer ones only where there is no shorter one.
     """
@@ -107,7 +130,8 @@ def _describe_design(task: TaskFactors) -> str:
     return (
         f"a regular fraction{resolution}, {len(task.design.cells)} of {2**fraction.n_factors} combinations, {cells}. Each row"
         " estimates the sum of its effect and those it is aliased with (a minus: their difference); it is the effect alone only"
-        f" if those are zero. A word marked 'or aliases' may be due to another main effect or an interaction of two factors.{longer}"
+        f" if those are zero. A word marked 'or aliases' may be due to another main effect or an interaction of two factors."
+        f"{longer}"
     )
 
 
@@ -151,8 +175,8 @@ def describe_spread(task: TaskFactors) -> str:
     check, n = task.spread, task.n_seeds
     if check is None:
         return ""
-    if n < LEAST_SEEDS or len(check.sds) < 3:
-        subject = "two cells" if len(check.sds) < 3 else f"{n} seeds"
+    if n < LEAST_SEEDS or len(check.sds) < LEAST_CELLS:
+        subject = f"{n} seeds" if n < LEAST_SEEDS else f"{len(check.sds)} cells"
         return f"This cannot be checked with {subject}."
     if math.isnan(check.ratio):
         return "No cell has any spread beyond its seeds."

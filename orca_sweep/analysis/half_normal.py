@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.analysis import figures
+from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import (
     FEWEST_CELLS,
     Design,
@@ -74,6 +75,8 @@ class SizedEffect:
     interval: Interval
     """Over seeds; without ends below three seeds."""
     quantile: float
+    has_short_aliases: bool
+    """Whether one of them has three factors or fewer."""
 
     @property
     def size(self) -> float:
@@ -191,7 +194,13 @@ def _make_effect(
 ) -> SizedEffect:
     named = [f"{MINUS * (sign < 0)}{_name_factors(factors, paths)}" for sign, factors in of.aliases]
     aliases = ", ".join(named) or ("" if fraction.is_whole else "only interactions of four factors or more")
-    return SizedEffect(name=_name_factors(of.factors, paths), aliases=aliases, interval=interval, quantile=quantile)
+    return SizedEffect(
+        name=_name_factors(of.factors, paths),
+        aliases=aliases,
+        interval=interval,
+        quantile=quantile,
+        has_short_aliases=bool(named),
+    )
 
 
 def _name_factors(factors: Sequence[int], paths: Sequence[str]) -> str:
@@ -279,7 +288,8 @@ def _write_task_caption(half_normal: HalfNormal, task: TaskEffectSizes) -> str:
         f"{task.task}, {half_normal.column} ({describe_metric(task.metric, task.mode)}): the {n} effects that"
         f" {len(task.design.cells)} cells show, means over {seeds}. Each is the mean at one half of the cells minus the mean"
         " at the other: for a factor, at the other level minus at the base level; for an interaction, half the difference"
-        f" between the effects of one factor at the two levels of the other. {_describe_noise(half_normal, task)} Words, judged over seeds, are in factor_effects."
+        " between the effects of one factor at the two levels of the other."
+        f" {_describe_noise(half_normal, task)} Words, judged over seeds, are in factor_effects."
     )
 
 
@@ -328,12 +338,11 @@ def _draw_panel(axis: Any, half_normal: HalfNormal, task: TaskEffectSizes) -> No
     for of in _choose_labelled(task):
         is_right = of.size > 0.55 * widest
         axis.annotate(
-            f"{shorten_text(of.name, 36)}{' + aliases' * bool(of.aliases)}", (of.size, of.quantile),
+            f"{shorten_text(of.name, 36)}{' + aliases' * of.has_short_aliases}", (of.size, of.quantile),
             xytext=(-6 if is_right else 6, 0), textcoords="offset points", ha="right" if is_right else "left", va="center",
         )  # fmt: skip
     axis.set_title(wrap_title(task.task), loc="left")
-    measure = f"{half_normal.column} {figures.with_unit(task.metric, task.unit)}"
-    axis.set_xlabel(f"absolute effect on {measure}")
+    axis.set_xlabel(f"absolute effect on {name_measure(half_normal.column, task)}")
     axis.set_ylabel("half-normal quantile")
 
 

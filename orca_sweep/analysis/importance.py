@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis import figures, table_effects
+from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import find_changes, find_lone_changes, is_star, list_levels
 from orca_sweep.analysis.table_effects import LOOKS, Effects, Row, TaskEffects
 from orca_sweep.analysis.tables import (
@@ -261,7 +262,7 @@ def _draw_panel(axis: Any, importance: Importance, task: TaskImportance) -> None
     axis.margins(x=0.08)
     axis.set_title(wrap_title(of.task), loc="left")
     better = "negative" if of.mode == "min" else "positive"
-    measure = f"{importance.effects.column} {figures.with_unit(of.metric, of.unit)}"
+    measure = name_measure(importance.effects.column, of)
     axis.set_xlabel(f"difference in {measure} to the base cell; {better} is better")
 
 

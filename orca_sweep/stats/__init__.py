@@ -46,6 +46,7 @@ from orca_sweep.stats.fractions import (
 from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import (
+    LEAST_CELLS,
     SdInterval,
     SpreadCheck,
     VarianceRatio,
@@ -67,6 +68,7 @@ from orca_sweep.stats.verdicts import (
 )
 
 __all__ = [
+    "LEAST_CELLS",
     "LEAST_EFFECTS",
     "LEAST_SEEDS",
     "WORDS",
