@@ -69,6 +69,8 @@ __all__ = [
     "write_caption",
 ]
 NAME = "factor_effects"
+MOST_CHARS = 34
+"""Of tick labels side by side in a panel; longer ones are turned."""
 
 
 def has_several_factors(results: Results) -> bool:
@@ -285,7 +287,9 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, .
             [p.mean for p in points.values()], [p.half_width for p in points.values()],
             color=style.colour, marker=style.marker, linestyle="-" if line else ":", capsize=3, linewidth=1.4,
         )  # fmt: skip
-    axis.set_xticks(range(len(along)), shorten_texts(along, 18))
+    names = shorten_texts(along, 18)
+    looks = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(" ".join(names)) > MOST_CHARS else {}
+    axis.set_xticks(range(len(along)), names, **looks)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(of[0])
     if axis.get_subplotspec().is_first_col():

@@ -6,13 +6,15 @@ from typing import Protocol
 
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
 from orca_sweep.analysis.figures import Panel, label_measure
-from orca_sweep.analysis.tables import describe_metric
+from orca_sweep.analysis.tables import describe_metric, shorten_text
 from orca_sweep.analysis.writing import MINUS, format_number, format_p, format_percent
 from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 
 MOST_ALIASES = 6
 """Aliases that a table names."""
 MAX_PANELS = 24
+MOST_NAMED = 5
+"""Levels of a factor that the words on its effect name; more are counted."""
 
 
 def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
@@ -25,11 +27,16 @@ def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
     together = "together: " * (len(contrasts[0].effect.factors) > 1)
     if len(contrasts) == 1:
         return f"{together}{write_word(contrasts[0])}"
-    by_word = {word: [name_levels(of, " + ") for of in contrasts if of.word == word] for word in WORDS}
+    by_word = {
+        word: [shorten_text(name_levels(of, " x "), 24) for of in contrasts if of.word == word] for word in WORDS
+    }
     words = [word for word, names in by_word.items() if names]
     if len(words) == 1:
         return f"{together}{words[0]} (all {len(contrasts)} contrasts)"
-    return together + "; ".join(f"{word}: {', '.join(by_word[word])}" for word in words)
+    n = len(contrasts)
+    if together or n > MOST_NAMED:
+        return together + ", ".join(f"{len(by_word[word])} of {n} {word}" for word in words)
+    return "; ".join(f"{word}: {', '.join(by_word[word])}" for word in words)
 
 
 def write_word(of: JudgedContrast) -> str:
@@ -138,7 +145,7 @@ def _describe_design(task: TaskFactors) -> str:
 def _describe_judging(task: TaskFactors) -> str:
     if task.n_seeds < LEAST_SEEDS:
         n = f"{task.n_seeds} seed{'s' * (task.n_seeds != 1)}"
-        return f"With {n} nothing can be judged: at least {LEAST_SEEDS} are needed."
+        return f"With {n} no effect of a factor can be judged: at least {LEAST_SEEDS} are needed."
     mains = sum(len(of.effect.factors) == 1 for of in task.contrasts)
     pairs = len(task.contrasts) - mains
     is_average = len(task.design.paths) > 1

@@ -200,8 +200,8 @@ def _arrange_fraction(cells: Sequence[Cell], base: Cell, paths: tuple[str, ...])
 
 def _order_levels(cells: Sequence[Cell], base: Cell, paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Returns the base level and the other level of each factor."""
-    others = (next(cell.labels[path] for cell in cells if cell.labels[path] != base.labels[path]) for path in paths)
-    return tuple((base.labels[path], high) for path, high in zip(paths, others, strict=True))
+    highs = (next(cell.labels[path] for cell in cells if cell.labels[path] != base.labels[path]) for path in paths)
+    return tuple((base.labels[path], high) for path, high in zip(paths, highs, strict=True))
 
 
 def _find_short_fraction(cells: Sequence[Cell], base: Cell, paths: Sequence[str]) -> list[str]:
@@ -287,18 +287,15 @@ def find_changes(labels: Labels, base: Labels) -> tuple[str, ...]:
 
 
 def find_lone_changes(cells: Sequence[Labels], base: Labels) -> list[bool]:
-    """Returns for each cell whether it stands for changed parts that no other cell shows.
+    """Returns for each cell whether it stands for a changed part by itself.
 
-    That is a cell that differs from the base in one factor. It is also a cell that differs in several of which no cell
-    changes one alone: these changes are the same work, and run once. (Without a proxy embedder epochs have no effect, so
-    dropping either one is the naive cell.)
+    That is a cell that differs from the base in one factor. It is also a cell that differs in several, with levels that no
+    other cell has: these changes are the same work, and ran once. (Without a proxy embedder epochs have no effect, so dropping
+    either one is the naive cell.)
     """
-    changes = [find_changes(labels, base) for labels in cells]
-    alone = {(paths[0], labels[paths[0]]) for paths, labels in zip(changes, cells, strict=True) if len(paths) == 1}
-    return [
-        len(paths) == 1 or (len(paths) > 1 and not any((path, labels[path]) in alone for path in paths))
-        for paths, labels in zip(changes, cells, strict=True)
-    ]
+    changes = [[(path, labels[path]) for path in find_changes(labels, base)] for labels in cells]
+    counts = Counter(change for of_cell in changes for change in of_cell)
+    return [len(of_cell) == 1 or max((counts[change] for change in of_cell), default=0) == 1 for of_cell in changes]
 
 
 def is_star(cells: Sequence[Labels], base: Labels) -> bool:

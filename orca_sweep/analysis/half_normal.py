@@ -28,6 +28,7 @@ from orca_sweep.analysis.factorial import (
     read_two_level_design,
     select_cells,
 )
+from orca_sweep.analysis.importance import draw_tasks
 from orca_sweep.analysis.tables import describe_metric, find_base_cell, named_levels, shorten_text, wrap_title
 from orca_sweep.analysis.writing import (
     MINUS,
@@ -314,12 +315,7 @@ def plot(half_normal: HalfNormal) -> Any:
     """Returns a matplotlib figure: per task the absolute effects over their half-normal quantiles, the largest labelled."""
     tasks = half_normal.tasks[:MAX_PANELS]
     layout = figures.Layout(width=WIDTH, height=PANEL_HEIGHT * len(tasks), rows=len(tasks), columns=1)
-    with figures.use_look():
-        made, axes = figures.make_canvas(layout)
-        for axis, task in zip(axes.flat, tasks, strict=True):
-            axis.set_visible(True)
-            _draw_panel(axis, half_normal, task)
-    return made
+    return draw_tasks(layout, tasks, lambda axis, task: _draw_panel(axis, half_normal, task))
 
 
 def _draw_panel(axis: Any, half_normal: HalfNormal, task: TaskEffectSizes) -> None:

@@ -103,7 +103,8 @@ def compute_beside(effects: Effects) -> Importance:
     Raises:
         InputError: if no cell changes a single factor of its base cell.
     """
-    tasks = tuple(task for task in map(_rank_changes, effects.tasks) if task.changes)
+    ranked = map(_rank_changes, effects.tasks)
+    tasks = tuple(task for task in ranked if any(len(change.paths) == 1 for change in task.changes))
     if not tasks:
         raise InputError(
             "no cell changes a single factor of its base cell. Compare cells with table_effects, or name another base cell"
@@ -242,11 +243,16 @@ def plot(importance: Importance) -> Any:
     sizes = [min(len(task.changes), MAX_ROWS) + 0.6 for task in tasks]
     height = sum(1.0 + ROW_HEIGHT * size for size in sizes)
     layout = figures.Layout(width=WIDTH, height=height, rows=len(tasks), columns=1, height_ratios=sizes)
+    return draw_tasks(layout, tasks, lambda axis, task: _draw_panel(axis, importance, task))
+
+
+def draw_tasks(layout: figures.Layout, tasks: Sequence[Any], draw_panel: Callable[[Any, Any], None]) -> Any:
+    """Returns a matplotlib figure with a panel per task, one below the other."""
     with figures.use_look():
         made, axes = figures.make_canvas(layout)
         for axis, task in zip(axes.flat, tasks, strict=True):
             axis.set_visible(True)
-            _draw_panel(axis, importance, task)
+            draw_panel(axis, task)
     return made
 
 

@@ -92,12 +92,16 @@ def find_fraction(rows: Rows) -> Fraction | None:
 def find_missing_rows(rows: Rows) -> list[tuple[bool, ...]]:
     """Returns the rows that would complete the smallest regular fraction that contains these rows.
 
+    If it has more than twice as many rows, these are no part of a fraction worth the name, and nothing is returned.
+
     Raises:
         ValueError: as `find_fraction`.
     """
     masks = _read_masks(rows)
     basis, k, first = _find_basis(masks), len(rows[0]), _as_mask(rows[0])
     have = set(masks)
+    if 2 ** len(basis) > 2 * len(have):
+        return []
     spanned = [0]
     for mask in basis:
         spanned += [member ^ mask for member in spanned]
