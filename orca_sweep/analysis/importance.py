@@ -9,6 +9,7 @@ Writes importance.csv, .md, .tex (booktabs), and a plot as .png and .svg.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
