@@ -71,6 +71,7 @@ __all__ = [
 NAME = "factor_effects"
 MOST_CHARS = 34
 """Of tick labels side by side in a panel; longer ones are turned."""
+TURNED: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
 def has_several_factors(results: Results) -> bool:
@@ -256,7 +257,7 @@ def plot(factors: Factors) -> Any:
     shown = panels[:MAX_PANELS]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    height = sum(PANEL_HEIGHT + _legend_height(shown[i : i + columns]) for i in range(0, len(shown), columns))
+    height = sum(PANEL_HEIGHT + _extra_height(shown[i : i + columns]) for i in range(0, len(shown), columns))
     layout = figures.Layout(width=PANEL_WIDTH * columns, height=height, rows=rows, columns=columns)
     with figures.use_look():
         made, axes = figures.make_canvas(layout)
@@ -268,10 +269,21 @@ def plot(factors: Factors) -> Any:
     return made
 
 
-def _legend_height(panels: Sequence[tuple[TaskFactors, tuple[str, ...]]]) -> float:
-    """Returns the inches that the longest legend of a row of panels takes."""
-    lines = [{mean.levels[1] for mean in task.means if mean.factors == of} for task, of in panels if len(of) > 1]
-    return max((0.25 + 0.17 * len(levels) for levels in lines), default=0.0)
+def _extra_height(panels: Sequence[tuple[TaskFactors, tuple[str, ...]]]) -> float:
+    """Returns the inches that the longest legend and turned tick labels of a row of panels take."""
+    means = [[mean for mean in task.means if mean.factors == of] for task, of in panels]
+    legends = [0.25 + 0.17 * len({mean.levels[1] for mean in of}) for of in means if len(of[0].factors) > 1]
+    turned = [_measure_turned(_shorten_ticks([mean.levels[0] for mean in of])) for of in means]
+    return max(legends, default=0.0) + max(turned)
+
+
+def _shorten_ticks(levels: Sequence[str]) -> list[str]:
+    return shorten_texts(dict.fromkeys(levels), 18)
+
+
+def _measure_turned(names: Sequence[str]) -> float:
+    """Returns the inches that tick labels take below their axis because they are turned; 0 if they fit side by side."""
+    return 0.045 * max(map(len, names)) if len(" ".join(names)) > MOST_CHARS else 0.0
 
 
 def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> None:
@@ -287,9 +299,9 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, .
             [p.mean for p in points.values()], [p.half_width for p in points.values()],
             color=style.colour, marker=style.marker, linestyle="-" if line else ":", capsize=3, linewidth=1.4,
         )  # fmt: skip
-    names = shorten_texts(along, 18)
-    looks = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(" ".join(names)) > MOST_CHARS else {}
-    axis.set_xticks(range(len(along)), names, **looks)
+    names = _shorten_ticks(along)
+    inches = _measure_turned(names)
+    axis.set_xticks(range(len(along)), names, **(TURNED if inches else {}))
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(of[0])
     if axis.get_subplotspec().is_first_col():
@@ -298,7 +310,7 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, .
     axis.set_title(_write_panel_title(factors, task, of))
     if lines[0]:
         styles = [_style_line(i) for i in range(len(lines))]
-        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34)
+        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34 + 72 * inches)
 
 
 def _style_line(i: int) -> figures.Style:
@@ -309,7 +321,7 @@ def _style_line(i: int) -> figures.Style:
 def _write_panel_title(factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> str:
     task_name = f"{task.task}: " if len(factors.tasks) > 1 else ""
     name = f"{task_name}{name_effect(of)}{' and its aliases' if task.design.fraction else ''}"
-    return f"{wrap_title(name, 44)}\n{wrap_title(describe_effect(task.contrasts_of(of)), 48)}"
+    return f"{wrap_title(name, 40)}\n{wrap_title(describe_effect(task.contrasts_of(of)), 40)}"
 
 
 def make_output(results: Results, **asked: Any) -> Output:

@@ -35,7 +35,7 @@ def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
         return f"{together}{words[0]} (all {len(contrasts)} contrasts)"
     n = len(contrasts)
     if together or n > MOST_NAMED:
-        return together + ", ".join(f"{len(by_word[word])} of {n} {word}" for word in words)
+        return together + "; ".join(f"{word}: {len(by_word[word])} of {n}" for word in words)
     return "; ".join(f"{word}: {', '.join(by_word[word])}" for word in words)
 
 

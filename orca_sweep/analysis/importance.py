@@ -89,13 +89,21 @@ def is_suited(results: Results) -> bool:
     return bool(tasks) and all(is_star(cells, cells[0]) for cells in tasks)
 
 
-def compute(results: Results, **asked: Any) -> Importance:
-    """Returns the changed parts of each task; ``asked`` are the options of `table_effects.compute`.
+def compute(
+    results: Results,
+    base: Sequence[str] = (),
+    margin: Sequence[str] = (),
+    metric: str | None = None,
+    level: float = 0.95,
+    complete_pairs_only: bool = False,
+) -> Importance:
+    """Returns the changed parts of each task; the arguments are those of `table_effects.compute`.
 
     Raises:
         InputError: as `table_effects.compute`; also if no cell changes a single factor of its base cell.
     """
-    return compute_beside(table_effects.compute(results, **asked))
+    asked = {"metric": metric, "level": level, "complete_pairs_only": complete_pairs_only}
+    return compute_beside(table_effects.compute(results, base, margin, **asked))  # type: ignore[arg-type]
 
 
 def compute_beside(effects: Effects) -> Importance:

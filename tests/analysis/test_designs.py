@@ -81,7 +81,7 @@ def test_two_seeds_say_that_nothing_can_be_judged():
     assert not {"p", "F", "p pooled"} & set(shares.head)
     assert {row[4:] for row in rows(contrasts)} == {(NOTHING, NOTHING, NOTHING, "undecided")}
     titles = [axis.get_title() for axis in factor_effects.plot(record).axes]
-    assert titles[0] == "proxy\nundecided (2 seeds, and at least 3 are needed)"
+    assert titles[0] == "proxy\nundecided (2 seeds, and at least 3 are\nneeded)"
 
 
 def test_one_seed_has_estimates_but_no_shares():
