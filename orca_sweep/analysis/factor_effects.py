@@ -310,7 +310,7 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, .
     axis.set_title(_write_panel_title(factors, task, of))
     if lines[0]:
         styles = [_style_line(i) for i in range(len(lines))]
-        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34 + 72 * inches)
+        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34 + 60 * inches)
 
 
 def _style_line(i: int) -> figures.Style:

@@ -218,8 +218,9 @@ def _find_short_fraction(cells: Sequence[Cell], base: Cell, paths: Sequence[str]
     ]
     return [
         *(f"{name} has no cell." for name in named),
-        f"These {len(rows)} cells are a regular fraction of {n} cells without {len(missing)} of them, so effects mix in ways"
-        " that no table of aliases shows. Run the missing cells, or leave out a factor's level.",
+        f"These {len(rows)} cells would be a regular fraction of {n} cells with {len(missing)} more. Without"
+        f" {'them' if len(missing) > 1 else 'it'} effects mix in ways that no table of aliases shows. Run what is missing, or"
+        " leave out a level.",
     ]
 
 

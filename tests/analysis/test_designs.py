@@ -232,7 +232,7 @@ def test_a_fraction_without_a_cell_names_it():
         f"{path} = {level:g}" if isinstance(level, float) else f"{path} = {level}" for path, level in missing.items()
     )
     assert f"digits: {named} has no cell." in str(refused.value)
-    assert "These 7 cells are a regular fraction of 8 cells without 1 of them" in str(refused.value)
+    assert "These 7 cells would be a regular fraction of 8 cells with 1 more." in str(refused.value)
     assert "Compare cells with table_effects" in str(refused.value)
     with pytest.raises(InputError, match="a half-normal plot needs all combinations"):
         half_normal.compute(results)
@@ -395,6 +395,36 @@ def test_a_launch_draws_the_figure_of_its_design(design, first):
     assert list(choose_figures(results)) == [*first, "figure4_freezing", "figure2_proxies"]
     for name in first:
         assert make_output(name, results).figure is not None
+
+
+def test_the_figure_of_a_design_is_written_at_the_end_of_a_launch(tmp_path):
+    from rich.console import Console
+
+    from orca_sweep.cli.summary import draw_figures
+
+    drawn = draw_figures(run_design(DESIGNS["drop_one"], factors=(PROXY, OBJECTIVE, LR)), tmp_path, Console())
+    assert [path.name for path in drawn] == ["importance.png", "figure2_proxies.png"]
+    assert lines((tmp_path / "importance.csv").read_text())[0]["rank"] == "1"
+
+
+def test_merged_cells_of_a_plan_keep_their_design(plan_of):
+    """What the plan of a real space merges: without a proxy or without epochs the embedder is not trained."""
+    base = "name: s\nquestion: q\nbase: {task: digits}\nseeds: 3\ndesign: drop_one\n"
+    factors = "factors: {proxy: [none, mnist5k], embedder.epochs: [0, 20], finetune.freeze: [body, none]}\n"
+    plan = plan_of(base + factors)
+    rng = np.random.default_rng(0)
+    ids = [
+        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.config.seed, "role": "replicate"} for t in plan.trials
+    ]
+    row = {"status": "ok", "metric": "error"}
+    planned = [
+        ({**of, "config": trial.config.flat()}, {**row, "test_metric_best": rng.random()})
+        for of, trial in zip(ids, plan.trials, strict=True)
+    ]
+    results = in_memory(planned, tuple(plan.space.factors))
+    assert choose_figures(results)[0] == "importance"
+    names = {change.name for change in importance.compute(results).tasks[0].changes}
+    assert names == {"finetune.freeze: none → body", "proxy: mnist5k → none and embedder.epochs: 20 → 0"}
 
 
 def test_one_factor_alone_is_no_list_of_parts():
