@@ -189,9 +189,11 @@ def describe_spread(task: TaskFactors) -> str:
         return "No cell has any spread beyond its seeds."
     names = [_name_cell(task, position) for position in (check.smallest, check.largest)]
     low, high = (check.sds[position] for position in (check.smallest, check.largest))
-    times = "" if math.isinf(check.ratio) else f", {check.ratio:.2g} times as much"
+    times = (
+        "" if math.isinf(check.ratio) else f", {check.ratio:{'.2g' if check.ratio < 99.5 else ',.0f'}} times as much"
+    )
     return (
-        f"Check: once cell and seed are known, the standard deviation goes from {low:.2g} ({names[0]}) to {high:.2g}"
+        f"Check: once cell and seed are known, the standard deviation goes from {low:.3g} ({names[0]}) to {high:.3g}"
         f" ({names[1]}){times}; {_describe_spread_test(check.p, n)}."
     )
 

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from orca_sweep import results as r
 from orca_sweep.analysis import factor_effects, half_normal, importance, table_effects
-from orca_sweep.analysis.catalogue import choose_figures, make_output
+from orca_sweep.analysis.catalogue import choose_figures, make_output, write_analysis
 from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.analysis.writing import MINUS, NOTHING
 from orca_sweep.errors import InputError
@@ -374,6 +374,23 @@ def test_factor_effects_send_one_factor_at_a_time_to_importance():
     assert "each cell changes one factor of the base cell" in str(refused.value)
     assert "Compare each change with importance" in str(refused.value)
     assert "has no value" not in str(refused.value)  # 26 combinations that nobody asked for
+
+
+# Levels that a user may write ---------------------------------------------------------------------
+
+
+def test_levels_of_any_kind_are_written_as_they_are(tmp_path):
+    levels = {PROXY: ("$x_$", "x" * 2000), FREEZE: ("a&b_{", "p\u00e9"), LR: ("<i>", "=1+1")}
+    cells = [dict(zip(levels, combination, strict=True)) for combination in itertools.product(*levels.values())]
+    whole = of_cells(
+        *(cell_rows(c, [0.1 + i, 0.2 + 1.1 * i, 0.35]) for i, c in enumerate(cells)), factors=tuple(levels)
+    )
+    for name in ("factor_effects", "half_normal", "importance"):
+        paths = write_analysis(tmp_path, name, whole)
+        assert {path.suffix for path in paths} == {".csv", ".md", ".tex", ".png", ".svg"}
+        assert "'=1+1" in (tmp_path / f"{name}.csv").read_text() or name == "half_normal"
+    (axis,) = importance.plot(importance.compute(whole)).axes
+    assert sorted(text.get_text() for text in axis.get_yticklabels())[0].startswith("finetune.freeze: a&b_{ → p\u00e9")
 
 
 # What a launch draws ------------------------------------------------------------------------------
