@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from orca_sweep.analysis.cells import PLACEBO, PROXY, SHUFFLED
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.tables import (
     by_task,
@@ -275,8 +276,12 @@ def _find_remedies(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
     for path in find_factors(cells):
         for level in dict.fromkeys(cell.labels[path] for cell in cells):
             rest = [cell for cell in cells if cell.labels[path] != level]
-            if find_factors(rest) and not _count_unplanned(rest):
+            if find_factors(rest) and (not _count_unplanned(rest) or _is_fraction(rest)):
                 yield path, level
+
+
+def _is_fraction(cells: Sequence[Cell]) -> bool:
+    return read_fraction([cell.labels for cell in cells], cells[0].labels) is not None
 
 
 # Stars --------------------------------------------------------------------------------------------
@@ -300,8 +305,18 @@ def find_lone_changes(cells: Sequence[Labels], base: Labels) -> list[bool]:
 
 
 def is_star(cells: Sequence[Labels], base: Labels) -> bool:
-    """Whether cells vary one factor at a time around the base: what one_at_a_time, add_one, and drop_one run."""
+    """Whether cells vary one factor at a time around the base: what one_at_a_time, add_one, and drop_one run.
+
+    The placebo of a cell, which a space adds to any design, may change its proxy as well.
+    """
     rest = [labels for labels in cells if labels != base]
     changes = [find_changes(labels, base) for labels in rest]
     changed = {path for paths in changes for path in paths}
-    return len(changed) > 1 and any(len(paths) == 1 for paths in changes) and all(find_lone_changes(rest, base))
+    are_lone = find_lone_changes(rest, base)
+    is_one_by_one = all(is_lone or _is_placebo(labels) for is_lone, labels in zip(are_lone, rest, strict=True))
+    return len(changed) > 1 and any(len(paths) == 1 for paths in changes) and is_one_by_one
+
+
+def _is_placebo(labels: Labels) -> bool:
+    proxy = labels.get(PROXY, "")
+    return proxy == PLACEBO or proxy.startswith(SHUFFLED)

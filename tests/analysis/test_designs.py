@@ -250,6 +250,20 @@ def test_a_fraction_with_merged_cells_is_refused():
         factor_effects.compute(results)
 
 
+def test_a_placebo_beside_a_fraction_is_left_out_by_name():
+    chosen = {path: LEVELS[path] for path in tuple(LEVELS)[:4]}
+    combinations = list(make_fraction(4).combine(chosen))
+    placebos = [{**c, PROXY: "shuffled:mnist5k"} for c in combinations if c[PROXY] == "mnist5k"]
+    parts = [
+        cell_rows(c, simulate({**c, PROXY: c[PROXY].removeprefix("shuffled:")}, {})) for c in combinations + placebos
+    ]
+    results = of_cells(*parts, factors=tuple(chosen))
+    with pytest.raises(InputError, match="--without proxy=shuffled:mnist5k"):
+        factor_effects.compute(results)
+    (task,) = factor_effects.compute(results, ["proxy=shuffled:mnist5k"]).tasks
+    assert task.design.fraction.resolution == 4
+
+
 def test_two_factors_that_always_change_together_are_named():
     parts = []
     for proxy, freeze in itertools.product((0, 1), (0, 1)):
@@ -339,6 +353,20 @@ def test_parts_that_are_the_same_work_are_one_change():
     (task,) = importance.compute(results).tasks
     assert task.n_left_out == 0
     assert task.changes[0].name == "proxy: mnist5k → none and embedder.epochs: 20 → 0"
+
+
+def test_placebos_beside_one_factor_at_a_time_do_not_hide_importance():
+    chosen = {PROXY: ("mnist5k", "none"), FREEZE: ("none", "body"), LR: (1e-4, 1e-3)}
+    combinations = list(DESIGNS["one_at_a_time"].combine(chosen))
+    placebos = [{**c, PROXY: "shuffled:mnist5k"} for c in combinations if c[PROXY] == "mnist5k"]
+    results = of_cells(*(cell_rows(c, [0.1, 0.2, 0.4]) for c in combinations + placebos), factors=tuple(chosen))
+    assert choose_figures(results)[0] == "importance"
+    (task,) = importance.compute(results).tasks
+    assert {change.name for change in task.changes} == {
+        "proxy: mnist5k → none", "proxy: mnist5k → shuffled:mnist5k", "finetune.freeze: none → body",
+        "finetune.lr: 0.0001 → 0.001",
+    }  # fmt: skip
+    assert task.n_left_out == 2
 
 
 def test_importance_of_a_cross_shows_single_changes_and_says_what_is_elsewhere():
