@@ -103,7 +103,9 @@ def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
 def list_levels(results: Results) -> list[list[Labels]]:
     """Returns the levels of each cell of each task, without reading any number; A/A cells are left out."""
     trials = compared(results).trials
-    cells = trials[trials["role"] != "aa"].drop_duplicates("cell_id") if len(trials) else trials
+    if not len(trials):
+        return []
+    cells = trials[trials["role"] != "aa"].drop_duplicates("cell_id")
     labels = results.labels.loc[cells.index, [path for path in results.factors if path != "task"]]
     tasks: dict[str, list[Labels]] = {}
     for task, levels in zip(cells["task"], labels.to_dict("records"), strict=True):

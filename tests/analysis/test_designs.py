@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -470,6 +471,11 @@ def test_merged_cells_of_a_plan_keep_their_design(plan_of):
     assert choose_figures(results)[0] == "importance"
     names = {change.name for change in importance.compute(results).tasks[0].changes}
     assert names == {"finetune.freeze: none → body", "proxy: mnist5k → none and embedder.epochs: 20 → 0"}
+
+
+def test_tables_without_trials_have_no_design():
+    results = run_design(DESIGNS["drop_one"])
+    assert choose_figures(replace(results, trials=results.trials.iloc[:0])) == ("figure2_proxies",)
 
 
 def test_one_factor_alone_is_no_list_of_parts():
