@@ -168,7 +168,7 @@ def estimate_pseudo_error(effects: Sequence[float] | np.ndarray, level: float = 
     simultaneous margin takes the quantile (1 + level^(1 / m)) / 2. If most effects are zero up to rounding, they say nothing
     about noise, and all numbers are NaN, as they are without effects or with one that is not finite.
 
-    Source: Lenth (1989), "Quick and easy analysis of unreplicated factorials", equations 1 to 5.
+    Source: Lenth (1989), "Quick and easy analysis of unreplicated factorials".
     """
     check_level(level)
     sizes = np.abs(np.asarray(effects, dtype=float))

@@ -316,10 +316,11 @@ def test_lenth_s_margins_by_hand():
     assert made.simultaneous_margin == pytest.approx(scipy_stats.t.ppf((1 + 0.95 ** (1 / 7)) / 2, 7 / 3) * made.pse)
 
 
-def test_lenth_s_example():
-    """Lenth (1989), example 1 (Box and Meyer's welding data): PSE 0.15 at 15 effects, t 2.57, margin 0.39."""
+def test_lenth_s_margins_of_fifteen_effects():
+    """Median 0.30, cut 1.125; the median of the 13 below is 0.15. The quantiles are those of 5 degrees of freedom."""
     effects = [0.13, -0.15, 0.30, 0.15, 0.40, -0.03, -0.38, 0.40, -0.05, 0.43, 0.13, 0.13, -0.38, 2.15, 3.10]
     made = stats.estimate_pseudo_error(effects)
+    assert made.pse == pytest.approx(0.225)
     assert made.df == 5
     assert made.margin / made.pse == pytest.approx(2.571, abs=1e-3)
     assert made.simultaneous_margin / made.pse == pytest.approx(5.219, abs=1e-3)
