@@ -72,6 +72,13 @@ COMPLETE_PAIRS = Option(
     meaning="judge cells that lack pairs from their complete pairs",
 )
 
+WITHOUT = Option(
+    name="without",
+    kind="texts",
+    metavar="FACTOR=LEVEL",
+    meaning="level, seed or task to leave out; may be repeated",
+)
+
 ANALYSES: Registry[Analysis] = Registry("analysis")
 for _analysis in (
     Analysis(
@@ -111,18 +118,30 @@ for _analysis in (
         options=(BASE, MARGIN, METRIC, LEVEL, COMPLETE_PAIRS),
     ),
     Analysis(
+        name="importance",
+        answers="what is each changed part of the base cell worth (drop_one, add_one, one_at_a_time)?",
+        options=(BASE, MARGIN, METRIC, LEVEL, COMPLETE_PAIRS),
+    ),
+    Analysis(
         name="factor_effects",
-        answers="which factors matter, and which act together (balanced analysis of variance)?",
+        answers="which factors matter, and which act together (full designs and two-level fractions)?",
         options=(
-            Option(
-                name="without",
-                kind="texts",
-                metavar="FACTOR=LEVEL",
-                meaning="level, seed or task to leave out; may be repeated",
-            ),
+            WITHOUT,
+            BASE,
+            MARGIN,
             METRIC,
-            replace(LEVEL, meaning="confidence level of the intervals; default: 0.9"),
+            LEVEL,
+            Option(
+                name="pooled",
+                kind="flag",
+                meaning="show F tests of the model that assumes the same spread in all cells",
+            ),
         ),
+    ),
+    Analysis(
+        name="half_normal",
+        answers="which effects of a two-level design or a fraction stand out of the rest?",
+        options=(WITHOUT, BASE, METRIC, LEVEL),
     ),
     Analysis(
         name="claims",
@@ -193,10 +212,24 @@ def find_figures() -> tuple[Analysis, ...]:
 
 
 def choose_figures(results: "Results") -> tuple[str, ...]:
-    """Returns the names of the figures whose factor a sweep varies, or else the figure that suits any sweep."""
+    """Returns the names of the figures that suit a sweep: of its design, then those whose factor it varies.
+
+    If it varies the factor of none, the figure that suits any sweep follows those of its design.
+    """
     # The most specific question first: nearly every sweep varies the proxy.
     fitting = (figure.name for figure in reversed(find_figures()) if _is_varied(results, figure))
-    return tuple(fitting) or (ANY_FIGURE,)
+    return (*_choose_by_design(results), *(tuple(fitting) or (ANY_FIGURE,)))
+
+
+def _choose_by_design(results: "Results") -> tuple[str, ...]:
+    """Returns the analyses of the design that the cells show: one changed factor at a time, or a fraction."""
+    from orca_sweep.analysis import half_normal, importance
+
+    if importance.is_suited(results):
+        return (importance.NAME,)
+    from orca_sweep.analysis import factor_effects
+
+    return (factor_effects.NAME, half_normal.NAME) if half_normal.is_suited(results) else ()
 
 
 def _is_varied(results: "Results", figure: Analysis) -> bool:

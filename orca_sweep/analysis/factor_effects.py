@@ -1,257 +1,151 @@
-"""Which factors matter and which act together: a balanced analysis of variance over the factors of a sweep, per task.
+"""Which factors matter and which act together, per task: each effect within each seed, judged over seeds.
 
-Seeds are blocks, so every combination of levels needs one ok trial per seed. A task whose design has holes is refused
-with a list of them, because an unbalanced analysis would mix the shares of the factors. Combinations that are the same
-work are one cell (without embedder epochs the proxy has no effect, without a proxy the epochs have none), which leaves
-holes. To balance the rest, --without proxy=none leaves out a level, --without seed=4 a seed, --without task=ecg a task.
-The analysis leaves out tuning candidates and A/A cells.
+An effect of a level is the mean at that level minus the mean at the base level, over all levels of the other factors. An
+interaction of two factors is the difference between two such effects. Each seed gives one number, and the numbers of all
+seeds are judged like the difference of two cells: with the base, the margin, and the words of table_effects. Below three
+seeds nothing is judged. The base levels are those of the first cell of the task, or of --base.
 
-Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
+A regular two-level fraction is analysed as well: the table names the effects that it cannot separate from each other. Any
+other design with holes is refused with a list of them, because effects would mix. Combinations that are the same work are
+one cell (without embedder epochs the proxy has no effect, without a proxy the epochs have none), which leaves holes. To
+balance the rest, --without proxy=none leaves out a level, --without seed=4 a seed, --without task=ecg a task. The analysis
+leaves out tuning candidates and A/A cells.
+
+Shares of the variance (eta squared, partial omega squared) describe a full design. They assume the same spread in all
+cells, which the caption checks. --pooled adds the F tests of that model. They may contradict the words where spreads differ.
+
+Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_shares.csv, factor_effects_means.csv, and a plot of means.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS, equalise_limits
-from orca_sweep.analysis.tables import (
-    by_task,
-    describe_lacking,
-    describe_metric,
-    describe_not_ok,
-    find_varying,
-    metric_of,
-    named_levels,
-    read_cells,
-    replicated,
-    shorten_texts,
-    wrap_title,
+from orca_sweep.analysis import figures
+from orca_sweep.analysis.factor_judging import Factors, Options, TaskFactors, compute, compute_beside
+from orca_sweep.analysis.factor_words import (
+    MAX_PANELS,
+    describe_aliases,
+    describe_effect,
+    name_effect,
+    name_levels,
+    name_measure,
+    write_caption,
+    write_share_caption,
+    write_task_caption,
+    write_word,
 )
+from orca_sweep.analysis.tables import shorten_texts, wrap_title
 from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
+    decimals_of,
     format_csv,
     format_interval,
     format_number,
     format_p,
     format_percent,
 )
-from orca_sweep.errors import InputError
-from orca_sweep.results import Cell, Results
-from orca_sweep.stats import Effect, FactorEffects, Interval, factor_effects, t_interval
-from orca_sweep.stats.modes import Mode, describe_mode
+from orca_sweep.results import Results
+from orca_sweep.stats import Effect, FactorEffects, JudgedContrast
+from orca_sweep.stats.modes import describe_mode
 
+__all__ = [
+    "NAME",
+    "Factors",
+    "Options",
+    "TaskFactors",
+    "build_tables",
+    "compute",
+    "compute_beside",
+    "has_several_factors",
+    "make_output",
+    "mean_numbers",
+    "numbers",
+    "plot",
+    "share_numbers",
+    "write_caption",
+]
 NAME = "factor_effects"
-MAX_PANELS = 24
+MOST_CHARS = 34
+"""Of tick labels side by side in a panel; longer ones are turned."""
+TURNED: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """The mean over seeds at a level of a factor, or a pair of levels of two; within a seed it averages other factors."""
-
-    effect: Effect
-    levels: tuple[str, ...]
-    interval: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskFactors:
-    """The analysis of one task."""
-
-    task: str
-    metric: str
-    mode: Mode
-    held: Mapping[str, str]
-    """Factors that have only one level here, so the analysis leaves them out."""
-    analysis: FactorEffects
-    means: tuple[Mean, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A task whose design has holes, with a list of them."""
-
-    task: str
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factors:
-    """All tasks, with the column, the confidence level, and what was left out."""
-
-    tasks: tuple[TaskFactors, ...]
-    refused: tuple[Refusal, ...]
-    column: str
-    level: float
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    """Which rows were left out."""
-
-
-def compute(results: Results, without: Sequence[str] = (), metric: str | None = None, level: float = 0.90) -> Factors:
-    """Returns the factor effects of each task, or why there are none.
-
-    Args:
-        results: the tables.
-        without: what to leave out, each 'factor=level', 'seed=number', or 'task=name'.
-        metric: the column to analyse.
-        level: confidence level of the intervals of partial omega squared; at 0.90 they exclude zero exactly where p < 0.05.
-
-    Raises:
-        InputError: if the tables lack what is named; with all holes if every task is refused.
-    """
-    whole = read_cells(results, metric)
-    out = named_levels("--without", without, whole, ("seed", "task"))
-    results = compared(results, without=without)
-    kept = [_leave_out_seeds(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
-    if not kept:
-        raise InputError("--without leaves nothing to analyse. Leave out fewer levels.")
-    tasks, refused = [], []
-    for task, cells in by_task(kept).items():
-        try:
-            tasks.append(_analyse_task(task, cells, level))
-        except InputError as error:
-            problems = (*map(str, error.problems), *_explain_holes(cells))
-            refused.append(Refusal(task=task, problems=problems))
-    if not tasks:
-        raise InputError([f"{refusal.task}: {text}" for refusal in refused for text in refusal.problems])
-    return Factors(
-        tasks=tuple(tasks),
-        refused=tuple(refused),
-        column=metric or results.metric,
-        level=level,
-        left_out=tuple(without),
-        notes=results.notes,
-    )
-
-
-def _leave_out_seeds(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
-    seeds = {int(level) for path, level in out if path == "seed"}
-    return replace(cell, trials=tuple(trial for trial in cell.trials if trial.seed not in seeds))
-
-
-def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
-    return any(cell.labels.get(path) == level or (path == "task" and cell.task == level) for path, level in out)
-
-
-def _find_factors(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Returns the factors that have several levels; the data say nothing about the rest."""
-    return tuple(path for path in find_varying(cells) if len({cell.labels[path] for cell in cells}) > 1)
-
-
-def _analyse_task(task: str, cells: Sequence[Cell], level: float) -> TaskFactors:
-    paths = _find_factors(cells)
-    if not paths:
-        raise InputError("no factor has two levels here, so there is nothing to analyse.")
-    seeds = dict.fromkeys(seed for cell in cells for seed in cell.values)
-    if not seeds:
-        raise InputError("no cell has been replicated yet. Let the sweep run on.")
-    # A cell in tuning has no trials yet, but its levels belong to the design.
-    rows = [
-        (cell, seed, value) for cell in cells for seed, value in (cell.values or dict.fromkeys(seeds, math.nan)).items()
-    ]
-    labels = {path: [cell.labels[path] for cell, _, _ in rows] for path in paths}
-    analysis = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
-    measured = metric_of(cells)
-    held = {path: text for path, text in cells[0].labels.items() if path not in paths}
-    return TaskFactors(
-        task=task,
-        metric=measured.name,
-        mode=measured.mode,
-        held=held,
-        analysis=analysis,
-        means=tuple(_compute_means(cells, analysis)),
-    )
-
-
-def _compute_means(cells: Sequence[Cell], analysis: FactorEffects) -> Iterator[Mean]:
-    for effect in analysis.effects:
-        for level_mean in effect.means:
-            levels = tuple(map(str, level_mean.levels))
-            having = [cell for cell in cells if tuple(cell.labels[path] for path in effect.factors) == levels]
-            by_seed = [sum(cell.values[seed] for cell in having) / len(having) for seed in sorted(cells[0].values)]
-            yield Mean(effect=effect, levels=levels, interval=t_interval(by_seed))
-
-
-# Holes --------------------------------------------------------------------------------------------
-
-
-def _explain_holes(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yields what makes the holes, and which single level leaves none when it is left out."""
-    counts = Counter(status for cell in cells for status in cell.statuses.values())
-    if describe_lacking(counts):
-        yield (
-            f"a trial that is not ok has the value nan: {describe_not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
-            " unfinished."
-        )
-    n_never = _count_unplanned(cells)
-    if n_never:
-        yield (
-            f"{n_never} combinations of levels have no cell. Either the design leaves them out, or they are the same work as"
-            f" another combination and run once, as its cell{_describe_naive(cells)}. Compare cells with table_effects, or"
-            " leave out the level that makes the holes."
-        )
-    ways = [f"--without {path}={level}" for path, level in _find_remedies(cells)]
-    if n_never and ways:
-        rest = ", once its trials are ok," if describe_lacking(counts) else ""
-        yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
-
-
-def _count_unplanned(cells: Sequence[Cell]) -> int:
-    paths = _find_factors(cells)
-    whole = math.prod(len({cell.labels[path] for cell in cells}) for path in paths)
-    return whole - len({tuple(cell.labels[path] for path in paths) for cell in cells})
-
-
-def _describe_naive(cells: Sequence[Cell]) -> str:
-    """Explains that no proxy and no epochs are the same work, if both are factors."""
-    if not {"proxy", "embedder.epochs"} <= set(_find_factors(cells)):
-        return ""
-    return (
-        ": any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell (proxy none, epochs 0)"
-    )
-
-
-def _find_remedies(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
-    for path in _find_factors(cells):
-        for level in dict.fromkeys(cell.labels[path] for cell in cells):
-            rest = [cell for cell in cells if cell.labels[path] != level]
-            if _find_factors(rest) and not _count_unplanned(rest):
-                yield path, level
+def has_several_factors(results: Results) -> bool:
+    """Whether a sweep varies several factors, so that their effects say more than the comparison of its cells."""
+    return len([path for path in results.factors if path != "task"]) > 1
 
 
 # Numbers ------------------------------------------------------------------------------------------
 
 
 def numbers(factors: Factors) -> str:
-    """Returns the effects as CSV, one line per effect."""
-    return format_csv(
-        [_make_record(factors, task, effect) for task in factors.tasks for effect in task.analysis.effects]
-    )
+    """Returns the judged contrasts as CSV, one line per level or pair of levels."""
+    return format_csv([_make_record(factors, task, of) for task in factors.tasks for of in task.contrasts])
 
 
-def _make_record(factors: Factors, task: TaskFactors, effect: Effect) -> Record:
-    whole = task.analysis
+def _make_record(factors: Factors, task: TaskFactors, of: JudgedContrast) -> Record:
+    interval, verdict = of.effect.contrast.interval, of.verdict
     return {
         "task": task.task,
-        "effect": effect.name,
+        "effect": of.effect.name,
+        "levels": name_levels(of, " x "),
+        "base_levels": " x ".join(map(str, of.effect.base)),
         "column": factors.column,
         "metric": task.metric,
         "mode": task.mode,
-        "df": effect.df,
-        "residual_df": whole.residual_df,
+        "n_seeds": interval.n,
+        "n_cells": len(task.design.cells),
+        "estimate": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "interval": f"{format_percent(factors.level)} Student-t interval over n_seeds of the contrast within each seed",
+        "sd_over_seeds": interval.sd,
+        "p_t": of.p,
+        "p_t_holm": of.p_holm,
+        "verdict": of.word,
+        "not_judged_because": of.reason,
+        "margin": task.margin.value,
+        "margin_from": task.margin.source,
+        "p_beyond_margin_holm": verdict.p_beyond if verdict else math.nan,
+        "p_within_margin_holm": verdict.p_within if verdict else math.nan,
+        "n_contrasts": verdict.n_contrasts if verdict else 0,
+        "aliased_with": describe_aliases(of) if task.design.fraction else "",
+        "left_out": "; ".join(factors.left_out),
+    }
+
+
+def share_numbers(factors: Factors) -> str:
+    """Returns the shares of the variance as CSV, one line per effect of a full design; with --pooled also its tests."""
+    records = [
+        _make_share(factors, task, task.pooled, effect)
+        for task in factors.tasks
+        if task.pooled
+        for effect in task.pooled.effects
+    ]
+    return format_csv(records, list(records[0]) if records else ["task", "effect"])
+
+
+def _make_share(factors: Factors, task: TaskFactors, whole: FactorEffects, effect: Effect) -> Record:
+    tests = {
         "f": effect.f,
-        "p": effect.p,
-        "p_holm": effect.p_adjusted,
-        "eta_squared": effect.eta_squared,
-        "partial_omega_squared": effect.partial_omega_squared,
+        "residual_df": whole.residual_df,
+        "p_pooled": effect.p,
+        "p_pooled_holm": effect.p_adjusted,
         "low": effect.low,
         "high": effect.high,
         "interval": f"{format_percent(whole.level)} noncentral-F interval of partial omega squared",
+    }
+    return {
+        "task": task.task,
+        "effect": effect.name,
+        "df": effect.df,
+        "eta_squared": effect.eta_squared,
+        "partial_omega_squared": effect.partial_omega_squared,
+        **(tests if factors.is_pooled else {}),
         "n_trials": whole.n,
         "n_cells": whole.n_cells,
         "n_seeds": whole.n_blocks,
@@ -259,6 +153,8 @@ def _make_record(factors: Factors, task: TaskFactors, effect: Effect) -> Record:
         "higher_interactions_eta_squared": whole.higher_eta_squared,
         "residual_eta_squared": whole.residual_eta_squared,
         "residual_sd": whole.residual_sd,
+        "spread_ratio": task.spread.ratio if task.spread else math.nan,
+        "spread_p": task.spread.p if task.spread else math.nan,
         "left_out": "; ".join(factors.left_out),
     }
 
@@ -269,7 +165,7 @@ def mean_numbers(factors: Factors) -> str:
         [
             {
                 "task": task.task,
-                "effect": mean.effect.name,
+                "effect": name_effect(mean.factors),
                 "levels": " x ".join(mean.levels),
                 "n_seeds": mean.interval.n,
                 "mean": mean.interval.mean,
@@ -284,103 +180,148 @@ def mean_numbers(factors: Factors) -> str:
     )
 
 
+# Tables -------------------------------------------------------------------------------------------
+
+
 def build_tables(factors: Factors) -> tuple[Table, ...]:
-    """Returns the table of each analysed task; the notes of the last table name the refused tasks."""
+    """Returns the contrasts of each analysed task and its shares; the notes of the last table name the refused tasks."""
     refused = tuple(f"{refusal.task} is refused: its design is not balanced." for refusal in factors.refused)
-    tables = [_build_table(factors, task, i) for i, task in enumerate(factors.tasks, 1)]
+    tables = []
+    for i, task in enumerate(factors.tasks, 1):
+        tables.append(_build_contrasts(factors, task, i))
+        if task.pooled and task.spread:
+            tables.append(_build_shares(factors, task, task.pooled, i))
     return (*tables[:-1], replace(tables[-1], notes=(*factors.notes, *refused)))
 
 
-def _build_table(factors: Factors, task: TaskFactors, i: int) -> Table:
-    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(factors.level)} interval")
-    rows = [
-        (e.name, str(e.df), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted), format_number(e.eta_squared, 3),
-         format_number(e.partial_omega_squared, 3), format_interval(e.low, e.high, 3))
-        for e in task.analysis.effects
-    ]  # fmt: skip
-    mains = tuple(row for row, e in zip(rows, task.analysis.effects, strict=True) if len(e.factors) == 1)
-    blocks = (mains, tuple(row for row in rows if row not in mains))
+def _build_contrasts(factors: Factors, task: TaskFactors, i: int) -> Table:
+    spreads = [of.effect.contrast.interval for of in task.contrasts]
+    decimals = decimals_of(x.half_width if math.isfinite(x.half_width) else x.sd for x in spreads)
+    has_aliases = task.design.fraction is not None
+    rows = [_make_row(task, of, decimals) for of in task.contrasts]
+    is_main = [len(of.effect.factors) == 1 for of in task.contrasts]
+    blocks = (tuple(row for row, main in zip(rows, is_main, strict=True) if main is wanted) for wanted in (True, False))
+    head = ("effect", "level", "against", "estimate", f"{format_percent(factors.level)} interval", "p t", "p t, Holm")
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: factor effects",
-        caption=_write_caption(factors, task),
-        head=head,
-        align="lrrrrrrr",
-        blocks=blocks,
+        caption=write_task_caption(factors, task),
+        head=(*head, "verdict", *["aliased with"] * has_aliases),
+        align=f"lllrrrrl{'l' * has_aliases}",
+        blocks=tuple(filter(None, blocks)),
     )
 
 
-def _write_caption(factors: Factors, task: TaskFactors) -> str:
-    whole = task.analysis
-    held = ", ".join(f"{path} {level}" for path, level in task.held.items())
-    more = f" Held: {held}." if held else ""
-    more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
+def _make_row(task: TaskFactors, of: JudgedContrast, decimals: int) -> tuple[str, ...]:
+    interval = of.effect.contrast.interval
     return (
-        f"Analysis of variance of {factors.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
-        f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
-        f" η² is the share of the total sum of squares (seeds"
-        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors or more"
-        f" {format_number(whole.higher_eta_squared, 3)}, residual {format_number(whole.residual_eta_squared, 3)} with"
-        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share of an effect in its own variance plus the"
-        f" residual variance; its interval comes from the noncentral F distribution. Holm's correction covers the"
-        f" {len(whole.effects)} effects. Residual standard deviation {whole.residual_sd:.3g}.{more}"
+        of.effect.name,
+        name_levels(of, " x "),
+        " x ".join(map(str, of.effect.base)),
+        format_number(interval.mean, decimals, "+"),
+        format_interval(interval.low, interval.high, decimals, "+"),
+        format_p(of.p),
+        format_p(of.p_holm),
+        write_word(of),
+        *([describe_aliases(of)] if task.design.fraction else []),
+    )
+
+
+def _build_shares(factors: Factors, task: TaskFactors, whole: FactorEffects, i: int) -> Table:
+    head = ["effect", "df", "η²", "partial ω²"]
+    tests = [f"{format_percent(whole.level)} interval", "F", "p pooled", "p pooled, Holm"] if factors.is_pooled else []
+    rows = []
+    for e in whole.effects:
+        row = [e.name, str(e.df), format_number(e.eta_squared, 3), format_number(e.partial_omega_squared, 3)]
+        tested = [format_interval(e.low, e.high, 3), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted)]
+        rows.append((*row, *(tested if factors.is_pooled else [])))
+    return Table(
+        name=f"{NAME}-shares-{i}",
+        title=f"{task.task}: shares of the variance",
+        caption=write_share_caption(factors, task, whole),
+        head=(*head, *tests),
+        align=f"lrrr{'r' * len(tests)}",
+        blocks=(tuple(rows),),
     )
 
 
 # Figure -------------------------------------------------------------------------------------------
 
+PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.9
+"""Inches."""
+
 
 def plot(factors: Factors) -> Any:
-    """Returns a matplotlib figure with a panel per main effect and interaction of each task."""
-    from matplotlib.figure import Figure
-
-    panels = [(task, effect) for task in factors.tasks for effect in task.analysis.effects]
-    shown_panels = panels[:MAX_PANELS]
-    columns = min(3, len(shown_panels))
-    rows = math.ceil(len(shown_panels) / columns)
-    made = Figure(figsize=(max(6.5, 4.2 * columns), 3.1 * rows + 0.7), layout="constrained")
-    axes = made.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(shown_panels) :]:
-        axis.set_visible(False)
-    for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
-        _draw_panel(axis, factors, task, effect)
-    equalise_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)], "y")
-    more = f"; {len(panels) - len(shown_panels)} more effects are only in the CSV" if len(panels) > MAX_PANELS else ""
-    made.suptitle(
-        "means over the levels of the other factors; bars: 95% Student-t intervals of that mean over seeds. Comparisons are"
-        f"\nwithin seeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
-        fontsize=9,
-    )
+    """Returns a matplotlib figure with a panel of means per main effect and interaction of each task."""
+    panels = [(task, of) for task in factors.tasks for of in dict.fromkeys(mean.factors for mean in task.means)]
+    shown = panels[:MAX_PANELS]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    height = sum(PANEL_HEIGHT + _extra_height(shown[i : i + columns]) for i in range(0, len(shown), columns))
+    layout = figures.Layout(width=PANEL_WIDTH * columns, height=height, rows=rows, columns=columns)
+    with figures.use_look():
+        made, axes = figures.make_canvas(layout)
+        used = list(zip(axes.flat, shown, strict=False))
+        for axis, (task, of) in used:
+            axis.set_visible(True)
+            _draw_panel(axis, factors, task, of)
+        figures.equalise_limits([(task.task, axis) for axis, (task, _) in used], "y")
     return made
 
 
-def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) -> None:
-    means = [mean for mean in task.means if mean.effect is effect]
+def _extra_height(panels: Sequence[tuple[TaskFactors, tuple[str, ...]]]) -> float:
+    """Returns the inches that the longest legend and turned tick labels of a row of panels take."""
+    means = [[mean for mean in task.means if mean.factors == of] for task, of in panels]
+    legends = [0.25 + 0.17 * len({mean.levels[1] for mean in of}) for of in means if len(of[0].factors) > 1]
+    turned = [_measure_turned(_shorten_ticks([mean.levels[0] for mean in of])) for of in means]
+    return max(legends, default=0.0) + max(turned)
+
+
+def _shorten_ticks(levels: Sequence[str]) -> list[str]:
+    return shorten_texts(dict.fromkeys(levels), 18)
+
+
+def _measure_turned(names: Sequence[str]) -> float:
+    """Returns the inches that tick labels take below their axis because they are turned; 0 if they fit side by side."""
+    return 0.045 * max(map(len, names)) if len(" ".join(names)) > MOST_CHARS else 0.0
+
+
+def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> None:
+    means = [mean for mean in task.means if mean.factors == of]
     along = list(dict.fromkeys(mean.levels[0] for mean in means))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in means))
     labels = shorten_texts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
-        points = [mean.interval for mean in means if mean.levels[1:] == line]
-        shift = 0.06 * (i - (len(lines) - 1) / 2)
+        points = {mean.levels[0]: mean.interval for mean in means if mean.levels[1:] == line}
+        style = _style_line(i)
         axis.errorbar(
-            [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
-            color=COLOURS[i % len(COLOURS)], marker="osD^vP*X"[i % 8], linestyle="-" if len(line) else ":", capsize=3,
-            linewidth=1.4, markersize=5, label=labels[i] if line else None,
+            [along.index(level) + 0.06 * (i - (len(lines) - 1) / 2) for level in points],
+            [p.mean for p in points.values()], [p.half_width for p in points.values()],
+            color=style.colour, marker=style.marker, linestyle="-" if line else ":", capsize=3, linewidth=1.4,
         )  # fmt: skip
-    axis.set_xticks(range(len(along)), shorten_texts(along, 18), fontsize=8)
+    names = _shorten_ticks(along)
+    inches = _measure_turned(names)
+    axis.set_xticks(range(len(along)), names, **(TURNED if inches else {}))
     axis.set_xlim(-0.4, len(along) - 0.6)
-    axis.set_xlabel(effect.factors[0], fontsize=8)
-    axis.set_ylabel(f"{factors.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
-    axis.tick_params(axis="y", labelsize=8)
-    omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
-    axis.set_title(
-        f"{wrap_title(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
-        f" {task.analysis.n_blocks} seeds",
-        fontsize=8,
-    )
+    axis.set_xlabel(of[0])
+    if axis.get_subplotspec().is_first_col():
+        higher = f" ({describe_mode(task.mode)})" * (task.mode == "max")
+        axis.set_ylabel(wrap_title(f"{name_measure(factors.column, task)}{higher}", 34))
+    axis.set_title(_write_panel_title(factors, task, of))
     if lines[0]:
-        axis.legend(title=effect.factors[1], title_fontsize=7, fontsize=7, frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+        styles = [_style_line(i) for i in range(len(lines))]
+        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34 + 60 * inches)
+
+
+def _style_line(i: int) -> figures.Style:
+    colour = figures.COLOURS[i % len(figures.COLOURS)]
+    return figures.Style(colour=colour, marker=figures.MARKERS[i % len(figures.MARKERS)], face=colour)
+
+
+def _write_panel_title(factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> str:
+    task_name = f"{task.task}: " if len(factors.tasks) > 1 else ""
+    name = f"{task_name}{name_effect(of)}{' and its aliases' if task.design.fraction else ''}"
+    return f"{wrap_title(name, 40)}\n{wrap_title(describe_effect(task.contrasts_of(of)), 40)}"
 
 
 def make_output(results: Results, **asked: Any) -> Output:
@@ -389,7 +330,7 @@ def make_output(results: Results, **asked: Any) -> Output:
     refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
     return Output(
         numbers=numbers(factors),
-        more_numbers={"means": mean_numbers(factors)},
+        more_numbers={"shares": share_numbers(factors), "means": mean_numbers(factors)},
         tables=build_tables(factors),
         figure=plot(factors),
         warnings=refused,

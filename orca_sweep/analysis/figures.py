@@ -35,6 +35,7 @@ LOOK: Any = {
     "legend.title_fontsize": 8,
     "lines.markersize": 5,
     "svg.hashsalt": "orca-sweep",  # the same numbers give the same file
+    "text.parse_math": False,  # levels are words of users, and a dollar sign is just a dollar sign
 }
 
 # Cells, lines, panels -----------------------------------------------------------------------------

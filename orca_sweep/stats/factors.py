@@ -1,14 +1,19 @@
-"""Analysis of variance of a balanced design: which factors matter, and which interact."""
+"""Analysis of variance of a balanced design: how the variance is shared out, under one noise for all cells.
+
+It describes. To judge an effect, `orca_sweep.stats.factor_contrasts` needs no such assumption.
+"""
 
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from orca_sweep.errors import InputError
 from orca_sweep.stats.contrasts import holm
+from orca_sweep.stats.factor_contrasts import FactorialValues
 from orca_sweep.stats.intervals import check_level
 
 Axes = tuple[int, ...]
@@ -84,7 +89,8 @@ def factor_effects(
     squares is a sum of squared differences of means, and order does not matter:
     SS(A) = n / a sum (m_i - m)^2, SS(AB) = n / ab sum (m_ij - m_i - m_j + m)^2, F = (SS / df) / (SSE / dfE) with
     dfE = (seeds - 1)(cells - 1). Interactions of three or more factors are not part of the noise; they are reported as one
-    share. The noise is assumed to be equal in all cells. If a cell is far noisier than others, contrasts are safer.
+    share. The noise is assumed to be equal in all cells and independent
+    of the seed; where it is not, p is too small for some effects, and `factor_contrasts` judges them soundly.
 
     eta^2 = SS / SS(total) describes these trials. Partial omega^2 = df (F - 1) / (df (F - 1) + n) estimates the share
     without the effects of other factors and seeds. Its interval L / (L + n) contains the noncentralities L for which the
@@ -101,6 +107,22 @@ def factor_effects(
         ValueError: if values, levels and blocks differ in length.
     """
     check_level(level)
+    table = arrange_values(values, levels_by_factor, blocks, least_blocks=2)
+    return analyse_table(table, level)
+
+
+def arrange_values(
+    values: Sequence[float] | np.ndarray,
+    levels_by_factor: Mapping[str, Sequence[Hashable]],
+    blocks: Sequence[Any],
+    least_blocks: int = 1,
+) -> FactorialValues:
+    """Returns the values of a full design as an array with an axis per factor, and one for blocks (seeds).
+
+    Raises:
+        InputError: if the design is unbalanced, a factor has one level, or there are too few blocks.
+        ValueError: if values, levels and blocks differ in length.
+    """
     data = np.asarray(values, dtype=float)
     if {len(labels) for labels in (*levels_by_factor.values(), blocks)} != {data.size}:
         raise ValueError(f"factor_effects: {data.size} values need as many labels of each factor and as many blocks.")
@@ -109,43 +131,62 @@ def factor_effects(
         raise InputError("no factor is given. Name at least one.")
     levels = [list(dict.fromkeys(levels_by_factor[name])) for name in names]
     seeds = list(dict.fromkeys(blocks))
-    cells = list(zip(*(levels_by_factor[name] for name in names), strict=True))
+    values_by_key = _group_values(data, list(zip(*(levels_by_factor[name] for name in names), strict=True)), blocks)
+    problems = list(_find_shortages(names, levels, len(seeds), least_blocks))
+    problems += find_holes(values_by_key, names, itertools.product(*levels), seeds)
+    if problems:
+        raise InputError(problems)
+    shape = [*map(len, levels), len(seeds)]
+    table = np.array([values_by_key[key][0] for key in itertools.product(*levels, seeds)]).reshape(shape)
+    return FactorialValues(factors=names, levels=tuple(map(tuple, levels)), seeds=tuple(seeds), values=table)
+
+
+def _group_values(
+    data: np.ndarray, cells: Sequence[tuple[Hashable, ...]], blocks: Sequence[Hashable]
+) -> dict[tuple[Hashable, ...], list[float]]:
     values_by_key: dict[tuple[Hashable, ...], list[float]] = {}
     for cell, seed, value in zip(cells, blocks, data.tolist(), strict=True):
         values_by_key.setdefault((*cell, seed), []).append(value)
-    _refuse_unbalanced(values_by_key, names, levels, seeds)
-    shape = [*map(len, levels), len(seeds)]
-    table = np.array([values_by_key[key][0] for key in itertools.product(*levels, seeds)]).reshape(shape)
-    return _analyse_table(table, names, levels, level)
+    return values_by_key
 
 
-def _refuse_unbalanced(
-    values_by_key: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
-    seeds: list[Hashable],
-) -> None:  # fmt: skip
-    problems = []
+def _find_shortages(
+    names: Sequence[str], levels: Sequence[Sequence[Hashable]], n_blocks: int, least_blocks: int
+) -> Iterator[str]:
     for name, known in zip(names, levels, strict=True):
         if len(known) < 2:
-            problems.append(f"factor {name!r} has {len(known)} level. It needs at least two. Leave it out.")
-    if len(seeds) < 2:
-        problems.append(f"{len(seeds)} seed. Noise needs at least two seeds. Run more seeds.")
-    # A sparse design of many factors has too many combinations to list or to hold in memory.
-    holes = list(itertools.islice(_find_holes(values_by_key, names, levels, seeds), MOST_HOLES + 1))
+            yield f"factor {name!r} has {len(known)} level. It needs at least two. Leave it out."
+    if n_blocks < least_blocks:
+        yield f"{n_blocks} seed. Noise needs at least two seeds. Run more seeds."
+
+
+def find_holes(
+    values_by_key: Mapping[tuple[Hashable, ...], list[float]],
+    names: Sequence[str],
+    cells: Iterable[tuple[Hashable, ...]],
+    seeds: Sequence[Hashable],
+) -> list[str]:
+    """Returns a line for each of these cells without one finite value per seed, at most 99, and a line with the rule.
+
+    A sparse design of many factors has too many combinations to list or to hold in memory.
+    """
+    holes = list(itertools.islice(_describe_holes(values_by_key, names, cells, seeds), MOST_HOLES + 1))
     if len(holes) > MOST_HOLES:
         holes[-1] = "there are more combinations like these, which are not listed."
     if holes:
         rule = "Each combination of levels needs one finite value per seed"
-        problems += [*holes, f"{rule}. Run the missing trials, or leave the level or the seed out."]
-    if problems:
-        raise InputError(problems)
+        holes.append(f"{rule}. Run the missing trials, or leave the level or the seed out.")
+    return holes
 
 
-def _find_holes(
-    values_by_key: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
-    seeds: list[Hashable],
-) -> Iterator[str]:  # fmt: skip
+def _describe_holes(
+    values_by_key: Mapping[tuple[Hashable, ...], list[float]],
+    names: Sequence[str],
+    cells: Iterable[tuple[Hashable, ...]],
+    seeds: Sequence[Hashable],
+) -> Iterator[str]:
     """Yields a line for each combination of levels and kind of fault, with its seeds."""
-    for cell in itertools.product(*levels):
+    for cell in cells:
         faults: dict[str, list[str]] = {}
         for seed in seeds:
             fault = _explain_fault(values_by_key.get((*cell, seed), []))
@@ -162,10 +203,9 @@ def _explain_fault(values: list[float]) -> str | None:
     return None if math.isfinite(values[0]) else f"the value {values[0]}"
 
 
-def _analyse_table(
-    table: np.ndarray, names: tuple[str, ...], levels: list[list[Hashable]], level: float
-) -> FactorEffects:
-    """Analyses values of shape (levels of each factor ..., seeds)."""
+def analyse_table(values: FactorialValues, level: float = 0.90) -> FactorEffects:
+    """Returns the effects of a full design of at least two blocks; see `factor_effects`."""
+    table, names, levels = values.values, values.factors, values.levels
     n, n_seeds, k = table.size, table.shape[-1], len(names)
     grand = float(table.mean())
     cell_means = table.mean(axis=-1, keepdims=True)
@@ -223,7 +263,7 @@ def _interaction_deviations(table: np.ndarray, axes: Axes) -> np.ndarray:
     return sum(parts[1:], start=parts[0])
 
 
-def _level_means(table: np.ndarray, axes: Axes, levels: list[list[Hashable]]) -> tuple[LevelMean, ...]:
+def _level_means(table: np.ndarray, axes: Axes, levels: Sequence[Sequence[Hashable]]) -> tuple[LevelMean, ...]:
     means = _marginal_means(table, axes).ravel()
     n = table.size // means.size
     combinations = itertools.product(*(levels[axis] for axis in axes))

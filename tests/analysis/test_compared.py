@@ -79,7 +79,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     results = table_results.compute(whole)
     assert {line["seed_varies"] for line in lines(table_results.numbers(results))} == {"all"}
     factors = factor_effects.compute(whole)
-    assert [effect.factors for effect in factors.tasks[0].analysis.effects] == [("proxy",)]
+    assert factors.tasks[0].effects == (("proxy",),)
     other = factor_effects.compute(whole, ["seed_varies=all"])
     assert other.tasks[0].held == {"seed_varies": "finetune-order"}
     flattered = flattery.compute(whole)

@@ -105,7 +105,7 @@ def test_cells_of_equal_levels_from_several_sweeps_show_what_differs(tmp_path):
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
     (table,) = table_results.build_tables(table_results.compute(merged))
     assert [row[:2] for row in rows(table)] == [(p, lr) for lr in ("0.1", "0.2") for p in ("none", "mnist5k")]
-    assert factor_effects.compute(merged).tasks[0].analysis.n_cells == 4
+    assert len(factor_effects.compute(merged).tasks[0].design.cells) == 4
 
 
 def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
@@ -317,7 +317,7 @@ def crossed():
     ]
 
 
-def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_path):
+def test_factor_effects_are_contrasts_within_seeds_beside_shares_of_the_variance(tmp_path):
     searched = [trial(LEVELS[0], 9, 5.0, "search")]
     results = sweep(tmp_path, searched, *crossed(), cell_rows(LEVELS[0], [9.0, 9.0], "aa", 10), factors=FACTORS)
     record = factor_effects.compute(results)
@@ -326,30 +326,32 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
     want = stats.factor_effects(
         ok["test_metric_best"].tolist(), {p: ok[p].tolist() for p in FACTORS}, ok["seed"].tolist()
     )
-    assert task.analysis == want
+    assert task.pooled.effects == want.effects
     proxy, freeze, both = lines(factor_effects.numbers(record))
-    assert (proxy["effect"], freeze["effect"], both["effect"]) == (
-        "proxy",
-        "finetune.freeze",
-        "proxy x finetune.freeze",
-    )
-    assert (proxy["n_trials"], proxy["n_cells"], proxy["n_seeds"], proxy["residual_df"]) == ("16", "4", "4", "9")
-    assert float(freeze["partial_omega_squared"]) > float(proxy["partial_omega_squared"]) > 0.8
-    assert float(both["p"]) > 0.05
-    assert proxy["interval"] == "90% noncentral-F interval of partial omega squared"
+    assert [row["effect"] for row in (proxy, freeze, both)] == [*FACTORS, " x ".join(FACTORS)]
+    means = ok.groupby(["seed", "proxy"])["test_metric_best"].mean().unstack()
+    by_hand = (means["mnist5k"] - means["none"]).to_numpy()
+    assert float(proxy["estimate"]) == pytest.approx(by_hand.mean())
+    assert float(proxy["low"]) == pytest.approx(stats.t_interval(by_hand).low)
+    assert (proxy["levels"], proxy["base_levels"], proxy["n_seeds"], proxy["n_cells"]) == ("mnist5k", "none", "4", "4")
+    assert both["levels"] == "mnist5k x body"
+    assert (proxy["verdict"], freeze["verdict"]) == ("helps", "hurts")
+    assert float(proxy["margin"]) > 0 and "from the A/A cell" in proxy["margin_from"]
+    shares = lines(factor_effects.share_numbers(record))
+    assert [float(row["eta_squared"]) for row in shares] == [e.eta_squared for e in want.effects]
     means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.mean_numbers(record))}
     by_hand = ok[ok["proxy"] == "mnist5k"].groupby("seed")["test_metric_best"].mean()
     assert float(means["proxy", "mnist5k"]["mean"]) == pytest.approx(by_hand.mean())
     assert float(means["proxy", "mnist5k"]["low"]) == pytest.approx(stats.t_interval(by_hand.to_numpy()).low)
     assert means["proxy x finetune.freeze", "none x body"]["n_seeds"] == "4"
-    (table,) = factor_effects.build_tables(record)
-    assert [len(block) for block in table.blocks] == [2, 1]
-    assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
+    contrasts, shares = factor_effects.build_tables(record)
+    assert [len(block) for block in contrasts.blocks] == [2, 1]
+    assert "all combinations of the levels, 4 cells, each once at 4 seeds" in contrasts.caption
+    assert "A description of these 16 trials, not a test." in shares.caption
     figure = factor_effects.plot(record)
     assert [axis.get_title().splitlines()[0] for axis in figure.axes] == [
-        "digits: proxy", "digits: finetune.freeze", "digits: proxy x finetune.freeze",
+        "proxy", "finetune.freeze", "proxy x finetune.freeze",
     ]  # fmt: skip
-    assert all("4 seeds" in axis.get_title() for axis in figure.axes)
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
 
 
@@ -375,7 +377,7 @@ def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
     assert "any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell" in text
     assert "the rest is balanced with --without proxy=none or with --without embedder.epochs=0." in text
     record = factor_effects.compute(results, ["proxy=none"])
-    assert record.tasks[0].analysis.n_cells == 4
+    assert len(record.tasks[0].design.cells) == 4
     assert lines(factor_effects.numbers(record))[0]["left_out"] == "proxy=none"
     assert "Left out: proxy=none." in factor_effects.build_tables(record)[0].caption
 
@@ -396,11 +398,11 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
     assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
     assert "a trial that is not ok has the value nan: 1 failed." in str(broken.problems[-1])
     assert "1 unfinished" in str(young.problems[-1])
-    assert factor_effects.build_tables(record)[0].notes == tuple(
+    assert factor_effects.build_tables(record)[-1].notes == tuple(
         f"{name} is refused: its design is not balanced." for name in ("broken", "young")
     )
     rest = factor_effects.compute(results, ["seed=2", "task=young"])
-    assert [(task.task, task.analysis.n_blocks) for task in rest.tasks] == [("whole", 2), ("broken", 2)]
+    assert [(task.task, task.n_seeds) for task in rest.tasks] == [("whole", 2), ("broken", 2)]
     with pytest.raises(InputError, match="--without leaves nothing"):
         factor_effects.compute(results, ["task=whole", "task=broken", "task=young"])
     with pytest.raises(InputError, match="no cell has that level of seed. Levels: 0, 1, 2"):
@@ -838,7 +840,13 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", "png", "svg")} - {
         "table_results.png",
         "table_results.svg",
-    } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
+    } | {
+        "factor_effects_means.csv",
+        "factor_effects_shares.csv",
+        "seed_noise_aa.csv",
+        "seed_noise_sources.csv",
+        "cost_total.csv",
+    }
     assert set(done.stdout.split()) == {str(tmp_path / out / name) for out in "ab" for name in made}
     for name in made:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name

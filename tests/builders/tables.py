@@ -38,6 +38,21 @@ def sweep(folder, *trials, **more):
     return collected(folder, [planned for part in trials for planned in part], **more)
 
 
+def in_memory(trials, factors=("proxy",), name="s"):
+    """The same tables as `collected` gives, without files: only what analyses of final metrics read."""
+    import pandas as pd
+
+    frame = pd.DataFrame([
+        {**{key: planned[key] for key in ("trial_id", "cell_id", "seed", "role")}, **planned["config"], "space": name, **row}
+        for planned, row in trials
+    ])  # fmt: skip
+    frame["test_metric_best"] = frame["test_metric_best"].astype(float)
+    kinds = {"trial_id": str, "stage": str, "epoch": int, "objective": float, "val_metric": float}
+    epochs = pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in kinds.items()})
+    about = {"factors": tuple(factors), "metric": "test_metric_best", "spaces": (name,), "questions": ("?",)}
+    return r.Results(trials=frame, epochs=epochs, **about)
+
+
 NONE, MNIST = {"proxy": "none"}, {"proxy": "mnist5k"}
 
 BASE = [0.30, 0.34, 0.32, 0.36, 0.38]

@@ -171,7 +171,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
 def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     _, _, results = sweep
     effects = factor_effects.compute(results)
-    assert [(effect.factors, effect.df) for effect in effects.tasks[0].analysis.effects] == [
+    assert [(effect.factors, effect.df) for effect in effects.tasks[0].pooled.effects] == [
         (("finetune.freeze",), 2), (("finetune.lr",), 1), (("finetune.freeze", "finetune.lr"), 2),
     ]  # fmt: skip
     factor_effects.plot(effects)

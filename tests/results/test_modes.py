@@ -459,11 +459,13 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     rhos = [figure3_otdd_vs_error.compute(results).series[0][0].correlation.rho for results in (low, high)]
     assert rhos[0] > 0 and rhos[1] == pytest.approx(-rhos[0])
     one, other = (factor_effects.compute(results).tasks[0] for results in (low, high))
-    assert [e.eta_squared for e in one.analysis.effects] == pytest.approx(
-        [e.eta_squared for e in other.analysis.effects]
-    )
-    (table,) = factor_effects.build_tables(factor_effects.compute(high))
+    assert [e.eta_squared for e in one.pooled.effects] == pytest.approx([e.eta_squared for e in other.pooled.effects])
+    table, _ = factor_effects.build_tables(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
+    words = [[of.word for of in task.contrasts] for task in (one, other)]
+    assert words[0] == words[1]
+    signs = [[of.effect.contrast.interval.mean for of in task.contrasts] for task in (one, other)]
+    assert signs[0] == pytest.approx([-x for x in signs[1]])
 
 
 # The recipe of the README -------------------------------------------------------------------------

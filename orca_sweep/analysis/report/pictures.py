@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from orca_sweep.analysis import factor_effects, figures, table_effects
+from orca_sweep.analysis import factor_effects, figures, importance, table_effects
 from orca_sweep.analysis.catalogue import find_figures, load_analysis
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.errors import InputError
@@ -23,6 +23,7 @@ SVG = "http://www.w3.org/2000/svg"
 LINK = "http://www.w3.org/1999/xlink"
 FOREST = "Paired difference of every cell to its base cell"
 FACTORS = "Main effects and interactions"
+IMPORTANCE = "What each changed part is worth"
 PX_PER_PT = 1.5
 """Slightly larger than on paper, so that 8-point text is easy to read."""
 MOST_CHARS = 1_500_000
@@ -57,10 +58,21 @@ def draw(results: Results, effects: Effects | None, names: Sequence[str] | None 
     for figure in find_figures():
         if names is None or figure.name in names:
             pictures.append(_make_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
-    if effects is not None and len(results.factors) > 1:
-        pictures.append(_make_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
+    if effects is not None:
+        pictures += _draw_design(results, effects)
     # A missing figure is only worth a note if the user named it.
     return tuple(picture for picture in pictures if picture.svg or (names is not None and picture.name in names))
+
+
+def _draw_design(results: Results, effects: Effects) -> list[Picture]:
+    """Returns the figure of the design that the cells show; base cells, margins, and words are those of ``effects``."""
+    if importance.is_suited(results):
+        drawn = lambda: importance.plot(importance.compute_beside(effects))  # noqa: E731
+        return [_make_picture(importance.NAME, IMPORTANCE, drawn)]
+    if not factor_effects.has_several_factors(results):
+        return []
+    drawn = lambda: factor_effects.plot(factor_effects.compute_beside(effects, results))  # noqa: E731
+    return [_make_picture(factor_effects.NAME, FACTORS, drawn)]
 
 
 def _drawn_from(script: ModuleType, results: Results) -> Any:

@@ -1,10 +1,10 @@
 """The report as a frozen record: everything on the page except the figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from orca_sweep.analysis import table_effects, table_results
+from orca_sweep.analysis import factor_effects, table_effects, table_results
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.comparisons import TaskLines, effects_of, lines_of
 from orca_sweep.analysis.report.completeness import Matrix, count_statuses, make_matrices
@@ -17,6 +17,7 @@ from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
 from orca_sweep.analysis.tables import read_cells
 from orca_sweep.analysis.writing import Table, format_latex
+from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats.modes import describe_mode
 
@@ -77,6 +78,8 @@ class Report:
     effects: Effects | None
     """None if no task has two cells."""
     tasks: tuple[TaskLines, ...]
+    factors: tuple[Table, ...]
+    """Effects of factors, judged like the cells; empty if fewer than two vary, or no task is a design of them."""
     claims: tuple[Table, ...]
     flattery: tuple[Table, ...]
     noise: tuple[Table, ...]
@@ -129,6 +132,7 @@ def compute(
         totals=count_statuses(matrices),
         effects=effects,
         tasks=lines_of(effects, realised),
+        factors=_build_factor_tables(comparable, effects),
         claims=additions.claims,
         flattery=additions.flattery,
         noise=additions.noise,
@@ -143,6 +147,16 @@ def compute(
         quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in cells), level)),
         downloads=_make_downloads(table, effects),
     )
+
+
+def _build_factor_tables(results: Results, effects: Effects | None) -> tuple[Table, ...]:
+    if effects is None or not factor_effects.has_several_factors(results):
+        return ()
+    try:
+        factors = factor_effects.compute_beside(effects, results)
+    except InputError:  # the cells are no design of factors; the page compares them one by one
+        return ()
+    return factor_effects.build_tables(replace(factors, notes=()))  # the page has the notes
 
 
 def _make_head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
