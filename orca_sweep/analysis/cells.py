@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from orca_sweep.analysis.naive import NAIVE
@@ -40,22 +40,22 @@ class ConfiguredCell:
         """The objective after embedder training, by seed."""
         return {trial.seed: trial.measures[LAST] for trial in self.cell.trials if LAST in trial.measures}
 
-    @property
+    @cached_property
     def epochs(self) -> float:
         """Embedder epochs; NaN where the table does not have them."""
         return _parse_number(self.settings.get(EPOCHS, UNKNOWN))
 
-    @property
+    @cached_property
     def fraction(self) -> float:
         """The share of the pre-training corpus that its body has seen; NaN where the table does not have it."""
         return _parse_number(self.settings.get(FRACTION, UNKNOWN))
 
-    @property
+    @cached_property
     def is_naive(self) -> bool:
         """Whether its embedder is not trained."""
         return any(self.settings.get(path) == level for path, level in NAIVE.items())
 
-    @property
+    @cached_property
     def is_trained(self) -> bool:
         """Whether its embedder is trained towards a proxy."""
         return not self.is_naive and self.epochs > 0 and self.settings.get(PROXY, UNKNOWN) != UNKNOWN
@@ -165,14 +165,16 @@ def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCe
         InputError: as `orca_sweep.analysis.tables.read_cells` does.
     """
     cells_by_task = by_task(read_cells(results, metric, measures=(LAST,)))
-    rows: dict[str, list[Mapping[Any, Any]]] = {}
-    for row in results.trials.to_dict("records"):
-        rows.setdefault(str(row["cell_id"]), []).append(row)
-    dims = _read_dims(results)
+    rows = _read_first_rows(results)
+    dims, searched = _read_dims(results), _list_searched(results)
     factors = tuple(path for path in results.factors if path != "task")
     tasks = []
     for task, every in cells_by_task.items():
-        cells = [_configure_cell(cell, rows[cell.cell_id], results) for cell in replicated(every) if cell.trials]
+        cells = [
+            _configure_cell(cell, rows[cell.cell_id], results.tuned if cell.cell_id in searched else ())
+            for cell in replicated(every)
+            if cell.trials
+        ]
         measured = metric_of(every)
         tasks.append(
             TaskCells(
@@ -198,16 +200,33 @@ def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     )
 
 
-def _configure_cell(cell: Cell, all_rows: list[Mapping[Any, Any]], results: Results) -> ConfiguredCell:
+def _read_first_rows(results: Results) -> dict[str, Mapping[Any, Any]]:
+    """Returns the settings of each cell: those of its first trial that is no candidate of tuning, by cell id."""
+    trials = results.trials
+    first = trials[trials["role"] != "search"].drop_duplicates("cell_id")
+    measured = {column.name for column in TRIAL_MEASURES} - {"cell_id", "space"}
+    settings = first[[name for name in first if name not in measured]]
+    return {str(row["cell_id"]): row for row in settings.to_dict("records")}
+
+
+def _list_searched(results: Results) -> set[str]:
+    """Returns the cells within which fields were tuned."""
+    trials = results.trials
+    return set(trials.loc[trials["role"] == "search", "cell_id"].astype(str))
+
+
+def _configure_cell(cell: Cell, row: Mapping[Any, Any], tuned: Collection[str]) -> ConfiguredCell:
+    fields = (path for path in _list_fields() if path not in {"task", "seed"})
+    paths = [path for path in dict.fromkeys((*fields, *cell.labels)) if path in row]
+    settings = {path: TUNED if path in tuned else write_level(row[path]) for path in paths}
+    return ConfiguredCell(cell=cell, space=str(row.get("space")), settings=settings)
+
+
+@cache
+def _list_fields() -> tuple[str, ...]:
+    """Returns the fields of a config."""
     measured = {column.name for column in TRIAL_MEASURES}
-    fields = [column.name for column in trial_columns() if column.name not in measured]
-    rows = [row for row in all_rows if row["role"] != "search"]
-    paths = [
-        path for path in dict.fromkeys((*fields, *cell.labels)) if path not in {"task", "seed"} and path in rows[0]
-    ]
-    tuned = results.tuned if len(rows) < len(all_rows) else ()
-    settings = {path: TUNED if path in tuned else write_level(rows[0][path]) for path in paths}
-    return ConfiguredCell(cell=cell, space=str(rows[0].get("space")), settings=settings)
+    return tuple(column.name for column in trial_columns() if column.name not in measured)
 
 
 def _read_dims(results: Results) -> dict[str, int]:

@@ -41,11 +41,11 @@ def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) ->
     Raises:
         InputError: for names that the tables do not have, and for tables without trials.
     """
-    results = replace(results, metric=asked.metric or results.metric)
+    results = replace(results, metric=asked.metric or results.metric, remembered={})
     comparable = compared(results, asked.base)
-    additions = _make_additions(
-        results, replace(comparable, notes=()), asked, tuple(sources)
-    )  # the report has the notes
+    # The report has the notes.
+    without_notes = replace(comparable, notes=()) if comparable.notes else comparable
+    additions = _make_additions(results, without_notes, asked, tuple(sources))
     report = compute(
         results,
         asked.base,
