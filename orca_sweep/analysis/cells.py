@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.naive import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
@@ -13,6 +13,9 @@ from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROXY, EPOCHS, OBJECTIVE = "proxy", "embedder.epochs", "embedder.objective"
 FREEZE, FREEZE_EPOCHS, FRACTION = "finetune.freeze", "finetune.freeze_epochs", "body.pretrain_fraction"
@@ -200,13 +203,21 @@ def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     )
 
 
-def _read_first_rows(results: Results) -> dict[str, Mapping[Any, Any]]:
+def _read_first_rows(results: Results) -> dict[str, Mapping[str, str]]:
     """Returns the settings of each cell: those of its first trial that is no candidate of tuning, by cell id."""
     trials = results.trials
     first = trials[trials["role"] != "search"].drop_duplicates("cell_id")
-    measured = {column.name for column in TRIAL_MEASURES} - {"cell_id", "space"}
-    settings = first[[name for name in first if name not in measured]]
-    return {str(row["cell_id"]): row for row in settings.to_dict("records")}
+    measured = {column.name for column in TRIAL_MEASURES} - {"space"}
+    settings = {str(name): _write_levels(first[name]) for name in first if name not in measured}
+    rows = zip(*settings.values(), strict=True)
+    return {cell_id: dict(zip(settings, row, strict=True)) for cell_id, row in zip(first["cell_id"], rows, strict=True)}
+
+
+def _write_levels(values: "pd.Series[Any]") -> list[str]:
+    """Returns levels as text; equal levels share one text, since a plan has 100 settings for each of its cells."""
+    texts: dict[tuple[type, Any], str] = {}
+    keys = [(type(value), value) for value in values.tolist()]
+    return [texts.setdefault(key, write_level(key[1])) for key in keys]
 
 
 def _list_searched(results: Results) -> set[str]:
@@ -215,10 +226,10 @@ def _list_searched(results: Results) -> set[str]:
     return set(trials.loc[trials["role"] == "search", "cell_id"].astype(str))
 
 
-def _configure_cell(cell: Cell, row: Mapping[Any, Any], tuned: Collection[str]) -> ConfiguredCell:
+def _configure_cell(cell: Cell, row: Mapping[str, str], tuned: Collection[str]) -> ConfiguredCell:
     fields = (path for path in _list_fields() if path not in {"task", "seed"})
     paths = [path for path in dict.fromkeys((*fields, *cell.labels)) if path in row]
-    settings = {path: TUNED if path in tuned else write_level(row[path]) for path in paths}
+    settings = {path: TUNED if path in tuned else row[path] for path in paths}
     return ConfiguredCell(cell=cell, space=str(row.get("space")), settings=settings)
 
 
