@@ -39,7 +39,14 @@ def report(
         raise InputError(f"--out {target}: a folder. Name the HTML file.")
     _check_figures(figures or [])
 
-    from orca_sweep.analysis.report import Asked, check_page_path, list_sources, make_page_parts, write_page
+    from orca_sweep.analysis.report import (
+        Asked,
+        check_page_path,
+        keep_read_columns,
+        list_sources,
+        make_page_parts,
+        write_page,
+    )
     from orca_sweep.cli.tables import open_tables
 
     check_page_path(target)
@@ -53,7 +60,9 @@ def report(
             figures=figures or choose_figures(results),
             made_at=made_at,
         )
-        parts = make_page_parts(results, asked, list_sources(tables, results))
+        sources = list_sources(tables, results)
+        results = keep_read_columns(results)
+        parts = make_page_parts(results, asked, sources)
     with explain_refusals(target):
         n_bytes = write_page(target, parts)
     print(f"{target}: {n_bytes / 1e6:.1f} MB")

@@ -8,6 +8,7 @@
 from orca_sweep.analysis.report.making import (
     Asked,
     check_page_path,
+    keep_read_columns,
     list_sources,
     make_page,
     make_page_parts,
@@ -25,6 +26,7 @@ __all__ = [
     "check_page_path",
     "compute",
     "draw",
+    "keep_read_columns",
     "list_sources",
     "make_page",
     "make_page_parts",

@@ -19,6 +19,8 @@ from orca_sweep.results import Results
 GENERATOR = b'<meta name="generator" content="orca-sweep report">'
 """The mark of an earlier report, the only kind of file that a report replaces."""
 HEAD_BYTES = 1000
+READ_EPOCHS = ("trial_id", "stage", "epoch", "val_metric", "objective", "n_steps", "lr_integral")
+"""The columns of the epochs table that a page is made from; figures copy the table, and would copy the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = 
     Cost: 10,000 trials take about 10 CPU seconds and 400 MB.
     """
     results = replace(results, metric=asked.metric or results.metric, remembered={})
+    results = keep_read_columns(results)
     comparable = compared(results, asked.base)
     # The report has the notes.
     without_notes = replace(comparable, notes=()) if comparable.notes else comparable
@@ -66,6 +69,12 @@ def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = 
         additions=additions,
     )
     return render_page(report, draw(comparable, report.effects, asked.figures))
+
+
+def keep_read_columns(results: Results) -> Results:
+    """Returns the tables without the columns of epochs that no page shows; keep nothing else to free their memory."""
+    read = [name for name in READ_EPOCHS if name in results.epochs]
+    return results if len(read) == len(results.epochs.columns) else replace(results, epochs=results.epochs[read])
 
 
 def _make_additions(results: Results, comparable: Results, asked: Asked, sources: tuple[Source, ...]) -> Additions:
