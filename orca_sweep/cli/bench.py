@@ -21,6 +21,7 @@ class Benchmark(StrEnum):
     sweep = "sweep"
     overhead = "overhead"
     collect = "collect"
+    report = "report"
 
 
 def bench(
@@ -38,6 +39,7 @@ def bench(
     sweep: a grid of 48 trials, with and without sharing work.
     overhead: a sweep of trials that do nothing, against a plain Tuner that reuses its workers.
     collect: making tables, against reading every record into a frame and writing that.
+    report: the page of 10,000 trials as a whole process, against writing their tables as JSON with pandas.
     """
     from orca_sweep.bench import run_benchmark
 
