@@ -142,9 +142,7 @@ def summarise_cells(
     return cells
 
 
-def _summarise_rows(
-    results: Results, metric: str | None, level: float, measures: Iterable[str]
-) -> tuple[Cell, ...]:
+def _summarise_rows(results: Results, metric: str | None, level: float, measures: Iterable[str]) -> tuple[Cell, ...]:
     trials = score_trials(results, metric)
     paths = _find_telling_columns(trials.drop_duplicates("cell_id"), results)
     labels = {f"label {path}": results.label_column(path) for path in paths}

@@ -76,7 +76,9 @@ def test_tables_of_an_unchanged_sweep_stay_as_they_are(tmp_path, monkeypatch):
     first = r.collect([folder], out)
     written = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     opened = []
-    monkeypatch.setattr(collecting, "open_sources", lambda folders: opened.append(folders) or sources.open_sources(folders))
+    monkeypatch.setattr(
+        collecting, "open_sources", lambda folders: opened.append(folders) or sources.open_sources(folders)
+    )
     again = r.collect([folder], out)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == written and not opened
     for name in TABLES:
@@ -113,7 +115,7 @@ def test_any_change_to_a_sweep_makes_its_tables_anew(tmp_path, change):
         results = r.collect(folders, out)
         fresh = r.collect(folders, tmp_path / "fresh")
         assert results.trials.equals(fresh.trials) and results.notes == fresh.notes
-        assert bool(results.notes) == (change in ("unplanned", "damage"))
+        assert bool(results.notes) == (change in ("plan", "unplanned", "damage"))
         assert (results.questions, results.n_sealed, results.spaces) == (fresh.questions, fresh.n_sealed, fresh.spaces)
         shutil.rmtree(tmp_path / "fresh")
 

@@ -127,6 +127,8 @@ def curves_json(results: Results) -> dict[str, dict[str, list[Any]]]:
 
 
 def _collect_curves(rows: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
+    if not len(rows):
+        return {}
     curves = {}
     epochs, values = rows["epoch"].to_numpy(), rows[column].to_numpy(dtype=float)
     for trial_id, positions in rows.groupby("trial_id", sort=False).indices.items():
