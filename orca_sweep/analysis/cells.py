@@ -3,8 +3,8 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.naive import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
@@ -13,6 +13,9 @@ from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROXY, EPOCHS, OBJECTIVE = "proxy", "embedder.epochs", "embedder.objective"
 FREEZE, FREEZE_EPOCHS, FRACTION = "finetune.freeze", "finetune.freeze_epochs", "body.pretrain_fraction"
@@ -40,22 +43,22 @@ class ConfiguredCell:
         """The objective after embedder training, by seed."""
         return {trial.seed: trial.measures[LAST] for trial in self.cell.trials if LAST in trial.measures}
 
-    @property
+    @cached_property
     def epochs(self) -> float:
         """Embedder epochs; NaN where the table does not have them."""
         return _parse_number(self.settings.get(EPOCHS, UNKNOWN))
 
-    @property
+    @cached_property
     def fraction(self) -> float:
         """The share of the pre-training corpus that its body has seen; NaN where the table does not have it."""
         return _parse_number(self.settings.get(FRACTION, UNKNOWN))
 
-    @property
+    @cached_property
     def is_naive(self) -> bool:
         """Whether its embedder is not trained."""
         return any(self.settings.get(path) == level for path, level in NAIVE.items())
 
-    @property
+    @cached_property
     def is_trained(self) -> bool:
         """Whether its embedder is trained towards a proxy."""
         return not self.is_naive and self.epochs > 0 and self.settings.get(PROXY, UNKNOWN) != UNKNOWN
@@ -165,14 +168,16 @@ def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCe
         InputError: as `orca_sweep.analysis.tables.read_cells` does.
     """
     cells_by_task = by_task(read_cells(results, metric, measures=(LAST,)))
-    rows: dict[str, list[Mapping[Any, Any]]] = {}
-    for row in results.trials.to_dict("records"):
-        rows.setdefault(str(row["cell_id"]), []).append(row)
-    dims = _read_dims(results)
+    rows = _read_first_rows(results)
+    dims, searched = _read_dims(results), _list_searched(results)
     factors = tuple(path for path in results.factors if path != "task")
     tasks = []
     for task, every in cells_by_task.items():
-        cells = [_configure_cell(cell, rows[cell.cell_id], results) for cell in replicated(every) if cell.trials]
+        cells = [
+            _configure_cell(cell, rows[cell.cell_id], results.tuned if cell.cell_id in searched else ())
+            for cell in replicated(every)
+            if cell.trials
+        ]
         measured = metric_of(every)
         tasks.append(
             TaskCells(
@@ -198,16 +203,41 @@ def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     )
 
 
-def _configure_cell(cell: Cell, all_rows: list[Mapping[Any, Any]], results: Results) -> ConfiguredCell:
+def _read_first_rows(results: Results) -> dict[str, Mapping[str, str]]:
+    """Returns the settings of each cell: those of its first trial that is no candidate of tuning, by cell id."""
+    trials = results.trials
+    first = trials[trials["role"] != "search"].drop_duplicates("cell_id")
+    measured = {column.name for column in TRIAL_MEASURES} - {"space"}
+    settings = {str(name): _write_levels(first[name]) for name in first if name not in measured}
+    rows = zip(*settings.values(), strict=True)
+    return {cell_id: dict(zip(settings, row, strict=True)) for cell_id, row in zip(first["cell_id"], rows, strict=True)}
+
+
+def _write_levels(values: "pd.Series[Any]") -> list[str]:
+    """Returns levels as text; equal levels share one text, since a plan has 100 settings for each of its cells."""
+    texts: dict[tuple[type, Any], str] = {}
+    keys = [(type(value), value) for value in values.tolist()]
+    return [texts.setdefault(key, write_level(key[1])) for key in keys]
+
+
+def _list_searched(results: Results) -> set[str]:
+    """Returns the cells within which fields were tuned."""
+    trials = results.trials
+    return set(trials.loc[trials["role"] == "search", "cell_id"].astype(str))
+
+
+def _configure_cell(cell: Cell, row: Mapping[str, str], tuned: Collection[str]) -> ConfiguredCell:
+    fields = (path for path in _list_fields() if path not in {"task", "seed"})
+    paths = [path for path in dict.fromkeys((*fields, *cell.labels)) if path in row]
+    settings = {path: TUNED if path in tuned else row[path] for path in paths}
+    return ConfiguredCell(cell=cell, space=str(row.get("space")), settings=settings)
+
+
+@cache
+def _list_fields() -> tuple[str, ...]:
+    """Returns the fields of a config."""
     measured = {column.name for column in TRIAL_MEASURES}
-    fields = [column.name for column in trial_columns() if column.name not in measured]
-    rows = [row for row in all_rows if row["role"] != "search"]
-    paths = [
-        path for path in dict.fromkeys((*fields, *cell.labels)) if path not in {"task", "seed"} and path in rows[0]
-    ]
-    tuned = results.tuned if len(rows) < len(all_rows) else ()
-    settings = {path: TUNED if path in tuned else write_level(rows[0][path]) for path in paths}
-    return ConfiguredCell(cell=cell, space=str(rows[0].get("space")), settings=settings)
+    return tuple(column.name for column in trial_columns() if column.name not in measured)
 
 
 def _read_dims(results: Results) -> dict[str, int]:

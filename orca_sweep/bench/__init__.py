@@ -68,7 +68,7 @@ class Case:
     n_samples: int = 0
 
 
-WHOLE = {"overhead": "overhead", "collect": "collecting", "sweep": "sharing"}
+WHOLE = {"overhead": "overhead", "collect": "collecting", "sweep": "sharing", "report": "reporting"}
 """Benchmarks whose cases share one process, and their modules."""
 
 
@@ -76,7 +76,7 @@ def run_benchmark(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     """Yields the measurement of each case of a benchmark.
 
     Args:
-        benchmark: ``objectives``, ``loading``, ``training``, ``sweep``, ``overhead`` or ``collect``.
+        benchmark: ``objectives``, ``loading``, ``training``, ``sweep``, ``overhead``, ``collect`` or ``report``.
         repeats: how often the naive side runs.
     """
     if benchmark in WHOLE:

@@ -3,6 +3,7 @@
 import json
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def _write_sweep(sweep: Path) -> None:
         row: dict[str, Any] = {**ids, "status": "ok", "metric": "error", "started_at": now(), "n_steps": 10 * N_EPOCHS}
         measured = {name: rng.random() for name in ("val_metric_best", "val_metric_last", "test_metric_best")}
         write_record(sweep, row | measured, epochs, [{"stage": "finetune", "phase": 1, "wall_time_s": 1.0}])
-    write_json(sweep / MANIFEST, {**_make_manifest(), "trials": trials})
+    write_json(sweep / MANIFEST, {**make_manifest(), "trials": trials})
 
 
-def _make_manifest() -> dict[str, Any]:
+def make_manifest(factors: Sequence[str] = ("finetune.lr",)) -> dict[str, Any]:
     """Returns the sweep's manifest without its trials."""
     parts = {
         "resources": Resources(),
@@ -69,7 +70,7 @@ def _make_manifest() -> dict[str, Any]:
         "budget": Budget(),
     }
     return {
-        **{"name": "bench", "question": "", "metric": "test_metric_best", "factors": ["finetune.lr"]},
+        **{"name": "bench", "question": "", "metric": "test_metric_best", "factors": list(factors)},
         **{name: part.model_dump() for name, part in parts.items()},
         **{name: {} for name in ("labels", "tune", "outcomes", "margins")},
         **{name: [] for name in ("seeds", "aa", "loggers", "imports", "tuned")},

@@ -18,7 +18,7 @@ ROW_COLUMNS = 120
 """Of a terminal on which a row of the table fits into a line."""
 
 
-BENCHMARKS = ("objectives", "loading", "training", "sweep", "overhead", "collect")
+BENCHMARKS = ("objectives", "loading", "training", "sweep", "overhead", "collect", "report")
 
 
 def bench(
@@ -38,6 +38,7 @@ def bench(
     sweep: a grid of 48 trials, with and without sharing work.
     overhead: a sweep of trials that do nothing, against a plain Tuner that reuses its workers.
     collect: making tables, against reading every record into a frame and writing that.
+    report: the page of 10,000 trials as a whole process, against writing their tables as JSON with pandas.
     """
     if benchmark not in BENCHMARKS:
         raise InputError(

@@ -41,7 +41,14 @@ def report(
         raise InputError(f"--out {target}: a folder. Name the HTML file.")
     _check_figures(figures or [])
 
-    from orca_sweep.analysis.report import Asked, check_page_path, list_sources, make_page, write_page
+    from orca_sweep.analysis.report import (
+        Asked,
+        check_page_path,
+        keep_read_columns,
+        list_sources,
+        make_page_parts,
+        write_page,
+    )
     from orca_sweep.cli.tables import open_tables
 
     check_page_path(target)
@@ -55,9 +62,11 @@ def report(
             figures=figures or choose_figures(results),
             made_at=made_at,
         )
-        text = make_page(results, asked, list_sources(tables, results))
+        sources = list_sources(tables, results)
+        results = keep_read_columns(results)
+        parts = make_page_parts(results, asked, sources)
     with explain_refusals(target):
-        n_bytes = write_page(target, text)
+        n_bytes = write_page(target, parts)
     if as_json:
         print_document("report", {"page": target, "n_bytes": n_bytes, "figures": asked.figures, "notes": notes})
     else:

@@ -79,7 +79,7 @@ REVEALS_FILE: TypeAdapter[Any] = TypeAdapter(
 )
 """``reveals.json``: the log of reveals."""
 STAMPS_FILE: TypeAdapter[Any] = TypeAdapter(
-    fields_type("Stamps", by=list[Any], tables=dict[str, str], trials=dict[str, str])
+    fields_type("Stamps", by=list[Any], tables=dict[str, str], trials=dict[str, str], plan=NotRequired[str | None])
 )
 """``.collected.json``: what a collection read and wrote."""
 

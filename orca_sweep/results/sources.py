@@ -1,5 +1,6 @@
 """The folders that trials are collected from: sweep folders, and tables that were collected before."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,9 +13,10 @@ import numpy as np
 from orca_sweep.config import CONTENTS, canonical_json, knobs
 from orca_sweep.config.naming import DECLARED_FIELDS
 from orca_sweep.errors import DamagedError, InputError, Problem
+from orca_sweep.record_files import read_regular_file
 from orca_sweep.results.columns import UNFINISHED
 from orca_sweep.results.contents import without_split
-from orca_sweep.results.custody import read_reveals
+from orca_sweep.results.custody import REVEALS, read_reveals
 from orca_sweep.results.records import (
     describe_unplanned,
     list_trial_folders,
@@ -24,7 +26,7 @@ from orca_sweep.results.records import (
     unseal_metrics,
 )
 from orca_sweep.results.tables import TABLES, read_about, read_table
-from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
+from orca_sweep.space.manifest import MANIFEST, PLANNED, PLANNED_BEFORE, SweepManifest, require_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,11 +40,25 @@ Use = tuple[str, str, str]
 """A trial's id, the cell that it belongs to, and its role in that cell."""
 
 
+def stamp_plan(folder: Path) -> str | None:
+    """Returns the hash of everything in a sweep folder but its records that its tables depend on; None without a sweep."""
+    digest = hashlib.sha256()
+    try:
+        contents = [read_regular_file(folder / name) for name in (MANIFEST, PLANNED, PLANNED_BEFORE, REVEALS)]
+    except OSError:
+        return None
+    for content in contents:
+        digest.update(b"-" if content is None else b"%d:" % len(content) + content)
+    return None if contents[0] is None else digest.hexdigest()
+
+
 class Source:
     """A folder that trials are collected from."""
 
     sweeps: Sequence[Mapping[str, Any]]
     """The record of each of its sweeps, for the metadata of the tables."""
+    plan: str | None = None
+    """The stamp of its plan, if it is a sweep folder."""
 
     def __init__(self) -> None:
         self.damaged: dict[str, str] = {}
@@ -87,6 +103,7 @@ class _Sweep(Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.plan = stamp_plan(folder)  # before it is read, since a running sweep may change it
         names = list_trial_folders(folder)
         self.folder, self.manifest = folder, require_manifest(folder)
         self.unplanned = describe_unplanned(folder, names, self.manifest)
@@ -116,8 +133,7 @@ class _Sweep(Source):
             yield use, {**trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
 
     def stamp_record(self, trial_id: str) -> str:
-        stamp = stamp_file(record_path(self.folder, trial_id))
-        return stamp and f"{stamp}-{self.reveal_times.get(trial_id, '')}"
+        return stamp_record(self.folder, trial_id, self.reveal_times)
 
     def read_record(self, trial_id: str) -> dict[str, Any]:
         try:
@@ -195,6 +211,21 @@ def rename_margins(sweep: Mapping[str, Any], task_names: Mapping[str, Sequence[s
     """Returns the record of a sweep with its margins under other names of their tasks."""
     margins = sweep.get("margins", {}).items()
     return {**sweep, "margins": {name: margin for task, margin in margins for name in task_names.get(task, (task,))}}
+
+
+def stamp_record(folder: Path, trial_id: str, reveal_times: Mapping[str, str]) -> str:
+    """Returns a text that changes when the record of a trial does, or is revealed; empty without a record."""
+    stamp = stamp_file(record_path(folder, trial_id))
+    return stamp and f"{stamp}-{reveal_times.get(trial_id, '')}"
+
+
+def stamp_records(folder: Path, trial_ids: Iterable[str]) -> dict[str, str] | None:
+    """Returns the stamp of each of these trials' records; None if the sweep folder has records of other trials."""
+    known = dict.fromkeys(trial_ids)
+    times = {trial_id: look.time for look in read_reveals(folder) for trial_id in look.trials}
+    if any(os.path.lexists(record_path(folder, name)) for name in list_trial_folders(folder) if name not in known):
+        return None
+    return {trial_id: stamp_record(folder, trial_id, times) for trial_id in known}
 
 
 def stamp_tables(folder: Path) -> dict[str, str]:

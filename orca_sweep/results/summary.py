@@ -130,6 +130,19 @@ def summarise_cells(
     Raises:
         InputError: as in `score_trials`.
     """
+    memory = results.remembered
+    if memory is None:
+        return _summarise_rows(results, metric, level, measures)
+    measures = tuple(measures)
+    key = (id(results.trials), metric or results.metric, level, measures)
+    if key not in memory:
+        # The rows stay in memory with their cells, so that no other rows can get their id.
+        memory[key] = results.trials, _summarise_rows(results, metric, level, measures)
+    cells: tuple[Cell, ...] = memory[key][1]
+    return cells
+
+
+def _summarise_rows(results: Results, metric: str | None, level: float, measures: Iterable[str]) -> tuple[Cell, ...]:
     trials = score_trials(results, metric)
     paths = _find_telling_columns(trials.drop_duplicates("cell_id"), results)
     labels = {f"label {path}": results.label_column(path) for path in paths}

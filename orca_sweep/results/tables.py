@@ -59,6 +59,8 @@ class Results:
     """Number of ok trials whose test metrics are sealed."""
     notes: tuple[str, ...] = ()
     """Sentences that everything made from these rows must show, for example about rows that were left out."""
+    remembered: "dict[Any, Any] | None" = field(default=None, compare=False, repr=False)
+    """What ``summarise_cells`` made of these rows; None to make it anew each time, in case somebody changes the rows."""
 
     @cached_property
     def labels(self) -> "pd.DataFrame":
@@ -110,9 +112,9 @@ def table_digest(table: "pa.Table", text: str = "") -> str:
         digest.update(f"{name}:{kind}".encode())
         digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            texts = pc.fill_null(column, "")
+            texts = pc.cast(pc.fill_null(column, ""), pa.large_string())
             digest.update(pc.cast(pc.binary_length(texts), pa.int64()).to_numpy(zero_copy_only=False).tobytes())
-            digest.update("".join(texts.to_pylist()).encode("utf-8", "surrogatepass"))
+            digest.update(_view_text(texts))
         elif pa.types.is_boolean(kind):
             digest.update(pc.fill_null(column, False).to_numpy(zero_copy_only=False).tobytes())
         elif pa.types.is_timestamp(kind):
@@ -122,6 +124,15 @@ def table_digest(table: "pa.Table", text: str = "") -> str:
         else:  # a column that this version does not know
             digest.update(repr(column.to_pylist()).encode())
     return digest.hexdigest()
+
+
+def _view_text(texts: "pa.LargeStringArray") -> memoryview:
+    """Returns the UTF-8 bytes of all texts, one behind the other, without a copy."""
+    _, offsets, characters = texts.buffers()
+    if characters is None:
+        return memoryview(b"")
+    bounds = np.frombuffer(offsets, dtype=np.int64)
+    return memoryview(characters)[bounds[texts.offset] : bounds[texts.offset + len(texts)]]
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -178,12 +189,26 @@ def read_results(folder: Path | str) -> Results:
         InputError: if a table is missing or damaged, lacks a column, or has another schema version.
     """
     folder = Path(folder)
-    return as_results({name: read_table(folder, name) for name in TABLES}, read_about(folder)["sweeps"])
+    # Table by table, so that no more than one is in memory both as Arrow and as pandas.
+    frames = {name: _make_frame(read_table(folder, name)) for name in TABLES}
+    return _combine_frames(frames, read_about(folder)["sweeps"])
 
 
 def as_results(tables: "Mapping[str, pa.Table]", sweeps: Sequence[Mapping[str, Any]]) -> Results:
     """Returns tables and the records of their sweeps as `Results`."""
-    frames = {name: table.to_pandas() for name, table in tables.items()}
+    return _combine_frames({name: _make_frame(table) for name, table in tables.items()}, sweeps)
+
+
+def _make_frame(table: "pa.Table") -> "pd.DataFrame":
+    import pyarrow as pa
+
+    frame = table.to_pandas()
+    # Arrow keeps what it has freed, here as much as a whole table.
+    pa.default_memory_pool().release_unused()
+    return frame
+
+
+def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mapping[str, Any]]) -> Results:
     trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
     n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
     split = find_split_columns(trials)  # two contents of one name are two levels, whether or not the space varies it

@@ -188,7 +188,7 @@ def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: 
     if n < 2:
         return math.inf
     from scipy.optimize import brentq
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import nctdtr, ndtri, stdtrit
 
     critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons) / 2))
 
@@ -197,9 +197,13 @@ def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: 
         missed = float(nctdtr(n - 1, effect * math.sqrt(n), critical))
         return power - 1 + (0.0 if math.isnan(missed) else missed)  # SciPy returns NaN far out in the tail
 
-    if missing_power(LARGEST_EFFECT) > 0:
-        return LARGEST_EFFECT
-    return float(brentq(missing_power, 0.0, LARGEST_EFFECT, xtol=1e-14, rtol=1e-14))
+    # Far above the solution nctdtr can take seconds, so the search starts at that of a known standard deviation.
+    high = min(max(critical + float(ndtri(power)), 1.0) / math.sqrt(n), LARGEST_EFFECT)
+    while missing_power(high) > 0:
+        if high >= LARGEST_EFFECT:
+            return LARGEST_EFFECT
+        high = min(2 * high, LARGEST_EFFECT)
+    return float(brentq(missing_power, 0.0, high, xtol=1e-14, rtol=1e-14))
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from scipy import stats as scipy_stats
 
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects, table_results
-from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.catalogue import choose_figures
+from orca_sweep.analysis.report import Asked, compute, draw, make_page, make_page_parts, page, write_page
 from orca_sweep.analysis.report import trials as trial_data
 from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import find_unmatched
@@ -378,6 +379,64 @@ def test_no_trial_is_ok_or_none_has_run(tmp_path):
     assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
 
 
+SEARCHED = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
+UNRUN = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2)]
+SIZES = [{"data.n_train": 50}, {"data.n_train": 100}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "about", "state"),
+    [
+        ([UNRUN], {"revealed": False}, "0 of 4 planned trials are ok."),
+        ([cell_rows_with_curves(NONE, [0.1])], {}, "1 of 1 planned trials are ok."),
+        ([cell_rows(NONE, [None, None]), cell_rows(MNIST, [None, None])], {}, "0 of 4 planned trials are ok."),
+        ([SEARCHED], {"tune": {"finetune.lr": []}}, "Candidates of tuning: 2 of 2 ok; they are in no mean."),
+        ([SEARCHED, UNRUN], {"tune": {"finetune.lr": []}}, "0 of 4 planned trials are ok."),
+        ([cell_rows_with_curves(NONE, [0.1, 0.2])], {}, "2 of 2 planned trials are ok."),
+        ([cell_rows_with_curves(NONE, [0.1, 0.2])], {"factors": ()}, "2 of 2 planned trials are ok."),
+        ([cell_rows(NONE, [0.1, 0.2]), cell_rows(MNIST, [None, None])], {}, "2 of 4 planned trials are ok."),
+        ([cell_rows(levels, [0.1, 0.2]) for levels in SIZES], {"factors": ["data.n_train"]}, "4 of 4 planned trials"),
+    ],
+    ids=["none has ended", "one trial", "all failed", "only candidates", "candidates first", "one cell", "no factor",
+         "a cell without an ok trial", "no figure of the study"],
+)  # fmt: skip
+def test_every_state_of_a_sweep_has_a_whole_page(tmp_path, parts, about, state):
+    results = sweep_folder(tmp_path, *parts, **about)
+    figures = choose_figures(results) if "factors" in about else ()  # drawing takes most of the time
+    read = Read(make_page(results, Asked(figures=figures)))
+    assert state in read.words("header")
+    assert all(read.words(section) for section in SECTIONS)
+    heads = read.words("results")
+    assert "mean" in heads and "not ok" in heads
+    if "no trial is ok" in read.words("realised").lower():
+        assert "not matched on compute" not in read.words("realised")
+    sizes = [int(tag[1]) for tag, _ in read.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
+
+
+def test_the_head_counts_candidates_beside_planned_trials(tmp_path):
+    searched = [trial(MNIST, 99, 0.4, "search"), trial(MNIST, 98, None, "search", status="pruned")]
+    results = sweep_folder(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER), searched)
+    header = Read(made_page(results)).words("header")
+    assert "10 of 10 planned trials are ok." in header
+    assert "Candidates of tuning: 1 of 2 ok; they are in no mean." in header
+    assert "Candidates" not in Read(made_page(two_cells(tmp_path / "plain"))).words("header")
+
+
+def test_what_is_not_known_to_be_matched_is_not_called_unmatched(tmp_path):
+    third = {"proxy": "dummy"}
+    results = sweep_folder(
+        tmp_path,
+        cell_rows(NONE, BASE, n_steps=10),
+        cell_rows(MNIST, BETTER, n_steps=20),
+        cell_rows(third, [None] * 5),
+    )
+    words = Read(made_page(results)).words("realised")
+    assert words.count("differs: ") == 1 and "mnist5k: differs: fine-tuning steps" in words
+    assert "not known whether matched on compute, since cell or base has no ok trial yet: dummy." in words
+    assert "all comparisons are matched" not in words
+
+
 def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
     results = two_cells(tmp_path)
     new = [
@@ -394,6 +453,28 @@ def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
     read = Read(made_page(old))
     assert "Test metrics were never sealed" in read.words("header")
     assert "helps" in read.words("verdicts")
+
+
+def test_a_page_in_parts_is_the_page_and_is_written_as_such(tmp_path):
+    results = two_cells(tmp_path)
+    whole = make_page(results, Asked())
+    assert sum(1 for _ in make_page_parts(results, Asked())) > 100
+    n_bytes = write_page(tmp_path / "parts.html", make_page_parts(results, Asked()))
+    assert write_page(tmp_path / "whole.html", whole) == n_bytes == len(whole.encode())
+    assert (tmp_path / "parts.html").read_bytes() == (tmp_path / "whole.html").read_bytes() == whole.encode()
+
+
+def test_cells_are_summarised_once_per_page_and_anew_for_other_rows(tmp_path):
+    results = two_cells(tmp_path)
+    assert r.summarise_cells(results) is not r.summarise_cells(results)  # somebody may have changed the rows
+    kept = replace(results, remembered={})
+    cells = r.summarise_cells(kept)
+    assert r.summarise_cells(kept) is cells and cells == r.summarise_cells(results)
+    assert r.summarise_cells(replace(kept, metric="wall_time_s"))[0].interval.mean == 5.0
+    assert r.summarise_cells(kept, level=0.5) != cells
+    fewer = replace(kept, trials=kept.trials.iloc[5:])
+    assert len(r.summarise_cells(fewer)) == 1
+    assert r.summarise_cells(kept) is cells
 
 
 # Nothing is read as HTML --------------------------------------------------------------------------
@@ -419,6 +500,9 @@ def test_hostile_names_stay_text(tmp_path):
 @given(st.text(max_size=40), st.sampled_from(["</script>", "<!--", "]]>", "<script", "&lt;"]))
 def test_json_in_a_page_ends_no_script_and_is_read_back(text, more):
     shown = trial_data.as_json({text: more + text})
+    for depth in range(4):
+        value = {text: [more, {text: [text, {}]}], more: {}, "n": []}
+        assert "".join(trial_data.split_json(value, depth)) == trial_data.as_json(value)
     assert not set("<>&\u2028\u2029") & set(shown)
     assert json.loads(shown) == {text: more + text}
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
 from orca_sweep.space.confounds import find_confounds
 from orca_sweep.stats import smallest_effect, smallest_p
+from orca_sweep.stats.contrasts import LARGEST_EFFECT
 from orca_sweep.training.run import RunContext, run_config
 
 SPACE = """
@@ -50,6 +52,16 @@ def test_one_seed_detects_nothing_and_more_seeds_detect_smaller_effects():
     effects = [smallest_effect(n) for n in range(2, 20)]
     assert effects == sorted(effects, reverse=True)
     assert smallest_effect(5, 6) > smallest_effect(5, 1)
+    assert smallest_effect(2, 1999, power=0.5) == LARGEST_EFFECT
+
+
+@pytest.mark.parametrize("n_comparisons", [1, 1999])
+def test_no_number_of_pairs_sends_the_smallest_effect_into_the_slow_tail(n_comparisons):
+    # SciPy takes 15 seconds for the noncentral t at 79 pairs and an effect of 10,000 standard deviations.
+    start = time.process_time()
+    effects = [smallest_effect(n, n_comparisons) for n in range(3, 200)]
+    assert time.process_time() - start < 2
+    assert effects == sorted(effects, reverse=True)
 
 
 def test_a_plan_says_what_its_seeds_can_show(plan_of):

@@ -13,7 +13,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
-from orca_sweep.results import collecting, sources
+from orca_sweep.results import collecting, sources, tables
 from orca_sweep.space.manifest import require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
@@ -68,6 +68,70 @@ def test_only_new_and_changed_records_are_read_again(tmp_path, monkeypatch):
     assert results.trials["status"].tolist() == ["ok"] * 6
     assert r.collect([folder], tmp_path / "fresh").trials.equals(results.trials)
     assert read_tables(out) == read_tables(tmp_path / "fresh")
+
+
+def test_tables_of_an_unchanged_sweep_stay_as_they_are(tmp_path, monkeypatch):
+    folder = add_stages(sweep_folder(tmp_path / "s", statuses=["ok", None, "failed"]))
+    out = tmp_path / "t"
+    first = r.collect([folder], out)
+    written = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    opened = []
+    monkeypatch.setattr(
+        collecting, "open_sources", lambda folders: opened.append(folders) or sources.open_sources(folders)
+    )
+    again = r.collect([folder], out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == written and not opened
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(first, name))
+    # Elsewhere, they are copied.
+    r.collect([folder], tmp_path / "elsewhere", earlier=out)
+    assert read_tables(tmp_path / "elsewhere") == read_tables(out) and not opened
+
+
+@pytest.mark.parametrize("change", ["plan", "reveal", "record", "unplanned", "damage", "two", "gone"])
+def test_any_change_to_a_sweep_makes_its_tables_anew(tmp_path, change):
+    folder, out = sweep_folder(tmp_path / "s", statuses=["ok", None, "failed"]), tmp_path / "t"
+    ids = r.collect([folder], out).trials["trial_id"].tolist()
+    folders, record = [folder], folder / "trials" / ids[3] / "row.json"
+    if change == "plan":
+        manifest = require_manifest(folder)
+        write_manifest(folder, manifest.model_copy(update={"question": "Another?", "trials": manifest.trials[:-1]}))
+    elif change == "reveal":
+        (folder / "reveals.json").unlink()
+    elif change == "record":
+        record.unlink()
+    elif change == "unplanned":
+        shutil.copytree(record.parent, folder / "trials" / "stranger")
+    elif change == "damage":
+        record.write_text("{")
+    elif change == "two":
+        folders.append(sweep_folder(tmp_path / "other", seeds=(7,), name="other"))
+    else:
+        shutil.rmtree(folder)
+        with pytest.raises(InputError):
+            r.collect(folders, out)
+        return
+    for _ in range(2):  # what is damaged or unplanned is said each time
+        results = r.collect(folders, out)
+        fresh = r.collect(folders, tmp_path / "fresh")
+        assert results.trials.equals(fresh.trials) and results.notes == fresh.notes
+        assert bool(results.notes) == (change in ("plan", "unplanned", "damage"))
+        assert (results.questions, results.n_sealed, results.spaces) == (fresh.questions, fresh.n_sealed, fresh.spaces)
+        shutil.rmtree(tmp_path / "fresh")
+
+
+def test_a_digest_does_not_depend_on_how_texts_are_stored():
+    texts = ["a", None, "", "é\u4e2d", "b" * 50]
+    whole = pa.table({"text": pa.array(texts), "n": pa.array([1, None, 3, 4, 5])})
+    digest = tables.table_digest(whole)
+    longer = pa.table({"text": pa.array(["x", *texts, "y"]), "n": pa.array([0, 1, None, 3, 4, 5, 6])})
+    assert tables.table_digest(longer.slice(1, 5)) == digest
+    assert tables.table_digest(pa.concat_tables([whole.slice(0, 2), whole.slice(2)])) == digest
+    moved = pa.table({"text": pa.array(["", None, "a", *texts[3:]]), "n": whole["n"]})
+    assert tables.table_digest(moved) != digest
+    assert tables.table_digest(whole.slice(0, 0)) != digest
+    # As tables of earlier versions have it.
+    assert digest == "658e09a85d8a43859c83a23a42c39567e73378f9cfa4082764afd2df15288ee5"
 
 
 @pytest.mark.parametrize("harm", ["table", "stamps", "version"])

@@ -113,6 +113,13 @@ def _make_matrix(task: str, cells: Sequence[Cell], squares: Mapping[tuple[str, b
     return Matrix(task=task, paths=paths, seeds=seeds, rows=tuple(rows))
 
 
+def describe_candidates(matrices: Iterable[Matrix]) -> str:
+    """Returns a sentence about the candidates of tuning, which are in the tables but are no planned trials of a cell."""
+    searched = [square for matrix in matrices for row in matrix.rows for square in row.searched]
+    n_ok = sum(square.status == "ok" for square in searched)
+    return f"Candidates of tuning: {n_ok:,} of {len(searched):,} ok; they are in no mean." if searched else ""
+
+
 def count_statuses(matrices: Iterable[Matrix]) -> dict[str, int]:
     """Returns the number of planned trials by status over all tasks, without candidates of tuning."""
     rows = (row for matrix in matrices for row in matrix.rows)

@@ -8,7 +8,10 @@ two, so such comparisons are marked as not matched.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from orca_sweep.analysis.tables import by_task, find_varying, levels_of
 from orca_sweep.results import Cell, Results
@@ -69,6 +72,11 @@ class TaskRealised:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @cached_property
+    def rows_by_id(self) -> dict[str, Row]:
+        """The cells by id."""
+        return {row.cell_id: row for row in self.rows}
+
     @property
     def unknown(self) -> tuple[str, ...]:
         """Amounts in which comparisons should be matched but that these tables lack."""
@@ -78,7 +86,8 @@ class TaskRealised:
 def measure_realised(results: Results, cells: Sequence[Cell]) -> tuple[TaskRealised, ...]:
     """Returns what every cell did, by task, without columns that no ok trial has."""
     ok = _measure_trials(results)
-    by_cell = {str(cell_id): rows for cell_id, rows in ok.groupby("cell_id", sort=False)}
+    amounts = ok[[*AMOUNTS, *SECONDS]].to_numpy(dtype=float)
+    by_cell = {str(cell_id): amounts[rows] for cell_id, rows in ok.groupby("cell_id", sort=False).indices.items()}
     return tuple(_measure_task(task, task_cells, by_cell) for task, task_cells in by_task(cells).items())
 
 
@@ -136,17 +145,18 @@ def _count_embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Se
     return ok["trial_id"].map(counts).fillna(0.0).where(ok["trial_id"].isin(epochs["trial_id"])).astype(float)
 
 
-def _measure_task(task: str, cells: Sequence[Cell], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
+def _measure_task(task: str, cells: Sequence[Cell], by_cell: Mapping[str, np.ndarray]) -> TaskRealised:
     paths = find_varying(cells)
     rows = tuple(_measure_row(cell, paths, by_cell.get(cell.cell_id)) for cell in cells)
     known = tuple(c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
     return TaskRealised(task=task, paths=paths, columns=known, rows=rows)
 
 
-def _measure_row(cell: Cell, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
+def _measure_row(cell: Cell, paths: Sequence[str], ok: np.ndarray | None) -> Row:
+    """Returns what a cell did; ``ok`` has a row per ok trial and a column per amount."""
     columns = (*AMOUNTS, *SECONDS)
     nothing = Amount(mean=math.nan, low=math.nan, high=math.nan)
-    amounts = dict.fromkeys(columns, nothing) if ok is None else {c: _summarise_amount(ok[c]) for c in columns}
+    amounts = {c: nothing if ok is None else _summarise_amount(ok[:, i]) for i, c in enumerate(columns)}
     return Row(
         cell_id=cell.cell_id,
         name=levels_of(cell, paths),
@@ -156,8 +166,11 @@ def _measure_row(cell: Cell, paths: Sequence[str], ok: "pd.DataFrame | None") ->
     )
 
 
-def _summarise_amount(values: "pd.Series[Any]") -> Amount:
-    return Amount(mean=float(values.mean()), low=float(values.min()), high=float(values.max()))
+def _summarise_amount(values: np.ndarray) -> Amount:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return Amount(mean=math.nan, low=math.nan, high=math.nan)
+    return Amount(mean=float(known.mean()), low=float(known.min()), high=float(known.max()))
 
 
 def find_unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str, ...] | None:
@@ -165,8 +178,7 @@ def find_unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str,
 
     They also differ in an amount that only one of them has, such as the embedder steps of a cell and its naive base.
     """
-    rows = {row.cell_id: row for row in task.rows}
-    cell, base = rows.get(cell_id), rows.get(base_id)
+    cell, base = task.rows_by_id.get(cell_id), task.rows_by_id.get(base_id)
     if cell is None or base is None or not cell.n or not base.n:
         return None
     return tuple(c for c in task.columns if c in AMOUNTS and _are_different(cell.amounts[c].mean, base.amounts[c].mean))

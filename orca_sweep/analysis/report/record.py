@@ -7,7 +7,7 @@ from typing import Any
 from orca_sweep.analysis import factor_effects, table_effects, table_results
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.comparisons import TaskLines, effects_of, lines_of
-from orca_sweep.analysis.report.completeness import Matrix, count_statuses, make_matrices
+from orca_sweep.analysis.report.completeness import Matrix, count_statuses, describe_candidates, make_matrices
 from orca_sweep.analysis.report.compute_statement import compute_statement
 from orca_sweep.analysis.report.methods import describe_methods
 from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
@@ -75,6 +75,9 @@ class Report:
     head: Head
     matrices: tuple[Matrix, ...]
     totals: Mapping[str, int]
+    """Planned trials by status."""
+    candidates: str
+    """A sentence about the candidates of tuning; empty if there are none."""
     effects: Effects | None
     """None if no task has two cells."""
     tasks: tuple[TaskLines, ...]
@@ -130,6 +133,7 @@ def compute(
         head=_make_head(results, table, additions.sources, additions.made_at),
         matrices=matrices,
         totals=count_statuses(matrices),
+        candidates=describe_candidates(matrices),
         effects=effects,
         tasks=lines_of(effects, realised),
         factors=_build_factor_tables(comparable, effects),

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from orca_sweep.analysis.report.completeness import MARKS
 from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
-from orca_sweep.analysis.report.trials import as_json
+from orca_sweep.analysis.report.trials import split_json
 from orca_sweep.analysis.tables import find_varying
 from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
 from orca_sweep.results import Cell
@@ -31,16 +31,21 @@ FOLDED = 12
 
 def page(report: Report, pictures: Sequence[Picture]) -> str:
     """Returns the whole page as HTML; the same report and figures give the same text."""
+    return "".join(render_page(report, pictures))
+
+
+def render_page(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
+    """Yields the page in many parts, since that of 10,000 trials takes megabytes."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = "\n".join(["'use strict';", *((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)])
     template = _make_environment().get_template("page.html")
-    return template.render(
+    return template.generate(
         report=report,
         pictures=pictures,
         style=Markup(style),  # noqa: S704 our own files, not text from tables
         script=Markup(script),  # noqa: S704
         policy=_write_policy(style, script),
-        data={name: Markup(as_json(value)) for name, value in _collect_data(report).items()},  # noqa: S704
+        data={name: map(Markup, split_json(value)) for name, value in _collect_data(report).items()},
         results=[_lay_out_results(report, task) for task in report.table.tasks],
         **_lay_out_effects(report),
         realised=[_lay_out_realised(task) for task in report.realised if task.columns],

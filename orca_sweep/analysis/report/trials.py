@@ -5,7 +5,7 @@ A column with one value in all trials is stored as that value; a column with few
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config.labels import write_level
@@ -21,6 +21,7 @@ CURVES = (("finetune", "val_metric"), ("embedder", "objective"))
 TRACEBACK_BUDGET = 2_000_000
 """Characters of all distinct tracebacks together; if they have more, each is cut to its share."""
 LEAST_TRACEBACK = 500
+MEASURES = {column.name for column in TRIAL_MEASURES}
 MEASURED = {column.name for column in TRIAL_MEASURES if column.type == "double"}
 SHOWN_APART = ("trial_id", "cell_id", "role", "space", "status", "error", "traceback", "seed")
 
@@ -29,15 +30,21 @@ def trials_json(results: Results) -> dict[str, Any]:
     """Returns all rows of the trials table by column, with units and meanings of the columns."""
     trials = results.trials
     known = {column.name: column for column in trial_columns()}
-    columns = {str(name): _plain_values(str(name), trials[name]) for name in trials if name != "levels"}
-    columns |= {path: list(map(_sort_label, results.labels[path])) for path in results.factors}
-    if "traceback" in columns:
-        columns["traceback"] = _within_budget(columns["traceback"])
-    kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
-    return {
-        "n": len(trials),
-        "columns": [_pack_column(known.get(name), name, values, results) for name, values in kept.items()],
-    }
+    columns = []
+    for name in dict.fromkeys((*(str(name) for name in trials if name != "levels"), *results.factors)):
+        # One after the other, since all columns as Python values would take more memory than the whole page.
+        values = _list_values(name, results)
+        if any(value is not None for value in values):
+            columns.append(_pack_column(known.get(name), name, values, results))
+    return {"n": len(trials), "columns": columns}
+
+
+def _list_values(name: str, results: Results) -> Sequence[Any]:
+    """Returns a column as JSON values."""
+    if name in results.factors:
+        return list(map(_sort_label, results.labels[name]))
+    values = _plain_values(name, results.trials[name])
+    return _within_budget(values) if name == "traceback" else values
 
 
 def _sort_label(label: str) -> str | int:
@@ -47,8 +54,7 @@ def _sort_label(label: str) -> str | int:
 
 
 def _pack_column(known: Column | None, name: str, values: Sequence[Any], results: Results) -> dict[str, Any]:
-    measured = {column.name for column in TRIAL_MEASURES}
-    kind = "apart" if name in SHOWN_APART else "measure" if name in measured else "config"
+    kind = "apart" if name in SHOWN_APART else "measure" if name in MEASURES else "config"
     about = {"unit": known.unit, "meaning": known.meaning} if known else {"unit": "", "meaning": ""}
     return {"name": name, "kind": kind, "factor": name in results.factors, **about, **pack_values(values)}
 
@@ -67,8 +73,12 @@ def _plain_values(name: str, column: "pd.Series[Any]") -> list[Any]:
     """Returns a column as JSON values: config levels as a space writes them, measured numbers rounded."""
     if name in MEASURED:
         return round_values(column)
-    is_config = name not in {c.name for c in TRIAL_MEASURES}
-    return [_plain_value(value, is_config) for value in column]
+    is_config = name not in MEASURES
+    plain: dict[tuple[type, Any], Any] = {}
+    for value in (values := column.tolist()):
+        if (type(value), value) not in plain:
+            plain[type(value), value] = _plain_value(value, is_config)
+    return [plain[type(value), value] for value in values]
 
 
 def _plain_value(value: Any, is_config: bool) -> Any:
@@ -117,12 +127,14 @@ def curves_json(results: Results) -> dict[str, dict[str, list[Any]]]:
 
 
 def _collect_curves(rows: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
-    points: dict[str, dict[int, Any]] = {}
     if not len(rows):
         return {}
-    for trial_id, epoch, value in zip(rows["trial_id"], rows["epoch"], round_values(rows[column]), strict=True):
-        points.setdefault(str(trial_id), {})[int(epoch)] = value
-    return {trial_id: _fill_series(of_trial) for trial_id, of_trial in points.items()}
+    curves = {}
+    epochs, values = rows["epoch"].to_numpy(), rows[column].to_numpy(dtype=float)
+    for trial_id, positions in rows.groupby("trial_id", sort=False).indices.items():
+        points = zip(epochs[positions].tolist(), round_values(values[positions].tolist()), strict=True)
+        curves[str(trial_id)] = _fill_series(dict(points))
+    return curves
 
 
 def _fill_series(points: Mapping[int, Any]) -> list[Any]:
@@ -145,7 +157,25 @@ def _t_quantile(n: int, level: float) -> float:
 # Text ---------------------------------------------------------------------------------------------
 
 
+ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
 def as_json(value: object) -> str:
     """Returns JSON that is safe between script tags of a page: no text in it can close or open a tag."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return ENCODER.encode(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def split_json(value: object, depth: int = 2) -> Iterator[str]:
+    """Yields the text of ``as_json`` in parts, down to this depth of nested objects and lists."""
+    if not depth or not value or not isinstance(value, Mapping | list):
+        yield as_json(value)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield "," if position else "["
+            yield from split_json(item, depth - 1)
+        yield "]"
+    else:
+        for position, (key, item) in enumerate(value.items()):
+            yield f"{',' if position else '{'}{as_json(key)}:"
+            yield from split_json(item, depth - 1)
+        yield "}"
