@@ -105,4 +105,5 @@ def _describe_record(record: Any, is_metric: bool) -> str:
     dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
     mode = f"{record.mode}, {describe_mode(record.mode)}; " if is_metric else ""
     unit = f" ({record.unit})" if is_metric and record.unit else ""
-    return f"{dims}{mode}{record.meaning}{unit}{extra}"
+    bounds = f"; {record.bounds}" if is_metric and str(record.bounds) else ""
+    return f"{dims}{mode}{record.meaning}{unit}{bounds}{extra}"

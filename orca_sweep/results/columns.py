@@ -60,6 +60,13 @@ TRIAL_MEASURES = _make_columns(
         ("metric", "string", "", "name of the task's metric"),
         ("metric_mode", "string", "", "min: lower values are better; max: higher values are better"),
         ("metric_unit", "string", "", "unit of the metric; empty for plain numbers"),
+        ("metric_low", "double", "metric", "lowest possible value of the metric; null without one, or if not recorded"),
+        (
+            "metric_high",
+            "double",
+            "metric",
+            "highest possible value of the metric; null without one, or if not recorded",
+        ),
         ("task_declared", "string", "", "declaration of the task; null for a registered task"),
         ("proxy_declared", "string", "", "declaration of the proxy; null for a registered proxy"),
         (

@@ -15,7 +15,15 @@ from orca_sweep.stats.contrasts import (
     smallest_p,
 )
 from orca_sweep.stats.factors import Effect, FactorEffects, LevelMean, factor_effects
-from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
+from orca_sweep.stats.intervals import (
+    UNBOUNDED,
+    Bounds,
+    Interval,
+    Proportion,
+    describe_interval,
+    t_interval,
+    wilson_interval,
+)
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import SdInterval, VarianceRatio, sd_interval, variance_ratio
 from orca_sweep.stats.verdicts import (
@@ -32,7 +40,9 @@ from orca_sweep.stats.verdicts import (
 )
 
 __all__ = [
+    "UNBOUNDED",
     "WORDS",
+    "Bounds",
     "Contrast",
     "Effect",
     "FactorEffects",
@@ -48,6 +58,7 @@ __all__ = [
     "Verdict",
     "Word",
     "aa_margin",
+    "describe_interval",
     "describe_reason",
     "factor_effects",
     "holm",

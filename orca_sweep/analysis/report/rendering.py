@@ -19,7 +19,7 @@ from orca_sweep.analysis.report.trials import as_json
 from orca_sweep.analysis.tables import find_varying
 from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
 from orca_sweep.results import Cell
-from orca_sweep.stats import WORDS
+from orca_sweep.stats import WORDS, Bounds
 from orca_sweep.stats.modes import describe_mode
 
 PARTS = Path(__file__).resolve().parent / "page"
@@ -116,6 +116,7 @@ def _collect_data(report: Report) -> dict[str, Any]:
         "cells": {
             "cells": [_name_cell(cell) for cell in cells],
             "metrics": metrics,
+            "bounds": {task.task: _list_ends(task.bounds) for task in report.table.tasks if str(task.bounds)},
             "bases": [task.base.cell_id for task in report.effects.tasks] if report.effects else [],
             "quantiles": report.quantiles,
             "percent": format_percent(report.level),
@@ -124,6 +125,11 @@ def _collect_data(report: Report) -> dict[str, Any]:
         },
         "downloads": report.downloads,
     }
+
+
+def _list_ends(bounds: Bounds) -> list[float | None]:
+    """Returns both ends; None without an end."""
+    return [end if math.isfinite(end) else None for end in (bounds.low, bounds.high)]
 
 
 def _name_cell(cell: Cell) -> dict[str, str]:
