@@ -27,9 +27,10 @@ from orca_sweep.analysis.tables import (
     shorten_texts,
     wrap_title,
 )
-from orca_sweep.analysis.writing import Output, Record, Table, format_csv, format_number
+from orca_sweep.analysis.writing import Output, Record, Table, count_things, format_csv, format_hours
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
+from orca_sweep.stats.digits import format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,8 +174,8 @@ def _make_spent(sums: Mapping[Any, float] | None) -> Spent:
 
 
 def _name_device(row: Any) -> str:
-    threads = "" if math.isnan(float(row.n_threads)) else f", {int(row.n_threads)} thread{'s' * (row.n_threads != 1)}"
-    return f"{row.device}{threads}"
+    device = row.device if isinstance(row.device, str) and row.device else "a device that the tables do not name"
+    return device if math.isnan(float(row.n_threads)) else f"{device}, {count_things(int(row.n_threads), 'thread')}"
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -259,15 +260,18 @@ def _group_by_task(cost: Cost) -> dict[str, list[CellCost]]:
 def _build_total_table(cost: Cost) -> Table:
     names = {"ok": "ok", "failed": "not ok", "search": "tuning candidates", "all": "all"}
     rows = [
-        (names[kind], str(sum(part.n for part in spent)), *(_format_hours(sum(getattr(part, name) for part in spent)) for name in
+        (names[kind], str(sum(part.n for part in spent)), *(format_hours(sum(getattr(part, name) for part in spent)) for name in
          ("wall_s", "gpu_s", "cpu_s", "reused_s")))
         for kind, spent in _split_kinds(cost)
     ]  # fmt: skip
-    ran = "; ".join(f"{n} trials on {device}" for device, n in cost.devices.items()) or "no trial has a time yet"
+    ran = (
+        "; ".join(f"{count_things(n, 'trial')} on {device}" for device, n in cost.devices.items())
+        or "no trial has a time yet"
+    )
     gpus = ""
     if cost.n_assumed:
-        gpus = f" {cost.n_assumed} trials do not say how many GPUs they held; they count with {cost.gpus_per_trial:g}."
-    hosts = f"{cost.n_hosts} host{'s' * (cost.n_hosts != 1)}"
+        gpus = f" Trials that do not say how many GPUs they held: {cost.n_assumed}; each counts with {cost.gpus_per_trial:g}."
+    hosts = count_things(cost.n_hosts, "host")
     caption = (
         f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: the cost of"
         " the stages taken from the store when they were computed; the hours do not include it."
@@ -283,10 +287,6 @@ def _build_total_table(cost: Cost) -> Table:
         blocks=(tuple(rows[:-1]), (rows[-1],)),
         notes=notes,
     )
-
-
-def _format_hours(seconds: float) -> str:
-    return f"{seconds / 3600:.3g}"
 
 
 def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
@@ -323,7 +323,7 @@ def _format_cost(cell_cost: CellCost, scale: float, decimals: int) -> list[str]:
     ok = cell_cost.ok
     times = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
     separate = (_format_spent(spent, scale, decimals) for spent in (cell_cost.failed, cell_cost.search))
-    return [str(ok.n), *(format_number(s / scale, decimals) for s in times), _format_hours(ok.gpu_s), *separate]
+    return [str(ok.n), *(format_number(s / scale, decimals) for s in times), format_hours(ok.gpu_s), *separate]
 
 
 def _write_caption(cells: Sequence[Cell], paths: Sequence[str], unit: str) -> str:

@@ -35,14 +35,13 @@ from orca_sweep.analysis.writing import (
     Record,
     Table,
     format_csv,
-    format_interval,
-    format_number,
     format_p,
     format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Effect, FactorEffects, Interval, factor_effects, t_interval
+from orca_sweep.stats.digits import format_interval, format_number
 from orca_sweep.stats.modes import Mode, describe_mode
 
 NAME = "factor_effects"

@@ -13,6 +13,7 @@ from rich.table import Table
 from orca_sweep.cli.paths import shorten_path
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import OrcaSweepError, first_line
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, to_ascii
 from orca_sweep.stats.modes import describe_mode
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
 
 
 def _print_cells(results: "Results", console: Console) -> None:
+    from orca_sweep.analysis.tables import by_task, describe_scales
     from orca_sweep.results import summarise_cells
 
     cells = summarise_cells(results)
@@ -92,22 +94,26 @@ def _print_cells(results: "Results", console: Console) -> None:
     tuned = [f"{path} (tuned)" for path in results.tuned]
     for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
         table.add_column(name, overflow="fold")
+    digits = {task: digits_of_intervals(cell.interval for cell in of_task) for task, of_task in by_task(cells).items()}
     for cell in cells:
         chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_write_numbers(cell))
+        numbers = _write_numbers(cell, digits[cell.task])
+        table.add_row(*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *numbers)
     measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}, {describe_mode(cell.mode)}" for cell in cells))
     console.print(f"{results.metric} ({measures}), mean over n seeds with Student-t interval:")
     console.print(table)
+    scales = describe_scales({cell.task: cell.bounds for cell in cells})
+    if scales:
+        console.print(scales, soft_wrap=True)
     efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
     if results.tuned:
         counts = " to ".join(map(str, efforts))
         console.print(f"tuned within each cell on validation data, with {counts} trials on other seeds")
 
 
-def _write_numbers(cell: "Cell") -> tuple[str, str, str, str]:
+def _write_numbers(cell: "Cell", digits: Digits) -> tuple[str, str, str, str]:
     interval = cell.interval
     not_ok = ", ".join(f"{n} {status}" for status, n in cell.status_counts.items() if status != "ok") or "0"
     not_ok += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
-    mean = f"{interval.mean:.4f}" if interval.n else "-"
-    span = f"{interval.low:.4f} .. {interval.high:.4f}" if interval.n > 1 else "-"
-    return str(interval.n), mean, span, not_ok
+    numbers = (to_ascii(text) for text in (format_mean(interval, digits), format_ends(interval, digits)))
+    return (str(interval.n), *numbers, not_ok)

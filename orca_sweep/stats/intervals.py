@@ -157,10 +157,10 @@ def _exp(x: float) -> float:
     return math.exp(x) if x < LARGEST_EXPONENT else math.inf
 
 
-def describe_interval(level: float, bounds: Bounds) -> str:
-    """Returns '95% Student-t interval', and the scale on which it is computed if the values are bounded."""
+def describe_interval(level: float, bounds: Bounds, of: str) -> str:
+    """Returns '95% Student-t interval of that mean', and the scale on which it is computed if the values are bounded."""
     scale = "" if bounds.scale == "plain" else f", computed on the {bounds.scale} scale so that it stays {bounds}"
-    return f"{100 * level:.4g}% Student-t interval{scale}"
+    return f"{100 * level:.4g}% Student-t interval of {of}{scale}"
 
 
 def wilson_interval(n_hits: int, n: int, level: float = 0.95) -> Proportion:

@@ -6,7 +6,8 @@ from typing import Any
 
 from orca_sweep.analysis import cost
 from orca_sweep.analysis.cost import Cost, Spent
-from orca_sweep.analysis.report.wording import count_things, format_hours, format_time, join_words
+from orca_sweep.analysis.report.wording import format_time, join_words
+from orca_sweep.analysis.writing import count_things, format_hours
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 

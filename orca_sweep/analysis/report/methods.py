@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orca_sweep.analysis.report.wording import by_text, count_things, format_span, join_words, shorten_list
+from orca_sweep.analysis.report.wording import by_text, format_span, join_words, shorten_list
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
 from orca_sweep.analysis.tables import by_task, describe_completeness, replicated
-from orca_sweep.analysis.writing import format_p, format_percent
+from orca_sweep.analysis.writing import count_things, format_p, format_percent
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats.modes import describe_mode

@@ -17,9 +17,10 @@ from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import as_json
 from orca_sweep.analysis.tables import find_varying
-from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
+from orca_sweep.analysis.writing import NOTHING, format_percent
 from orca_sweep.results import Cell
 from orca_sweep.stats import WORDS, Bounds
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, format_sd
 from orca_sweep.stats.modes import describe_mode
 
 PARTS = Path(__file__).resolve().parent / "page"
@@ -139,7 +140,7 @@ def _name_cell(cell: Cell) -> dict[str, str]:
 def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     """Returns a task's cells as texts; numbers come with the value to sort by."""
     paths = find_varying(task.cells)
-    decimals = decimals_of(cell.interval.half_width for cell in task.cells)
+    digits = digits_of_intervals(cell.interval for cell in task.cells)
     lacking = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
     bases = {task.base.cell_id for task in report.effects.tasks} if report.effects else set()
     return {
@@ -150,7 +151,7 @@ def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
         "has_aa": any(cell.role == "aa" for cell in task.cells),
         "rows": [
             {
-                **_lay_out_result(cell, paths, decimals),
+                **_lay_out_result(cell, paths, digits),
                 "is_base": cell.cell_id in bases,
                 "lacking": lacking.get(cell.cell_id) or "0",
             }
@@ -161,7 +162,7 @@ def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     }
 
 
-def _lay_out_result(cell: Cell, paths: Sequence[str], decimals: int) -> dict[str, Any]:
+def _lay_out_result(cell: Cell, paths: Sequence[str], digits: Digits) -> dict[str, Any]:
     i = cell.interval
     return {
         "cell_id": cell.cell_id,
@@ -170,9 +171,9 @@ def _lay_out_result(cell: Cell, paths: Sequence[str], decimals: int) -> dict[str
         "is_aa": cell.role == "aa",
         "n": i.n,
         "n_planned": len(cell.trials),
-        "mean": (format_number(i.mean, decimals), i.mean),
-        "interval": format_interval(i.low, i.high, decimals),
-        "sd": (format_number(i.sd, decimals), i.sd),
+        "mean": (format_mean(i, digits), i.mean),
+        "interval": format_ends(i, digits),
+        "sd": (format_sd(i, digits), i.sd),
     }
 
 

@@ -18,16 +18,6 @@ def _count_units(n: float, unit: str) -> str:
     return f"{text} {unit}{'s' * (text != '1')}"
 
 
-def format_hours(seconds: float) -> str:
-    """Returns the number of hours, without a unit."""
-    return f"{seconds / 3600:.3g}"
-
-
-def count_things(n: int, noun: str) -> str:
-    """Returns '1 trial', '1,861 trials'."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
-
-
 def format_span(counts: Iterable[int]) -> str:
     """Returns '5', or '3 to 5'; '0' for no counts."""
     known = sorted(counts)
