@@ -105,6 +105,8 @@ class Cost:
     """Number of trials by device and threads, for example 'cpu, 2 threads'."""
     n_hosts: int
     gpus_per_trial: float
+    n_unnamed: int
+    """Trials with a time but without a device; hours include them, CPU-hours and GPU-hours do not."""
     n_assumed: int
     """Trials on a GPU whose rows do not say how many they held; they count with ``gpus_per_trial``."""
 
@@ -137,6 +139,7 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
         devices=devices,
         n_hosts=int(timed["host"].nunique()),
         gpus_per_trial=gpus_per_trial,
+        n_unnamed=int(shares["n_unnamed"].sum()),
         n_assumed=int(shares["n_assumed"].sum()),
     )
 
@@ -144,15 +147,18 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
 def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     """Returns what each trial adds to the fields of its `Spent`."""
     seconds = trials["wall_time_s"].astype(float)
-    on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
+    is_named = trials["device"].notna() & (trials["device"] != "")
+    on_gpu = is_named & ~trials["device"].astype(str).str.startswith("cpu")
     recorded = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
+    assumed = (seconds.where(on_gpu, 0.0) * gpus_per_trial).where(is_named)
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=recorded.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
-        n_assumed=on_gpu & recorded.isna(),
+        gpu_s=recorded.fillna(assumed),
+        n_assumed=on_gpu & recorded.isna() & seconds.notna(),
+        n_unnamed=~is_named & seconds.notna(),
         cpu_s=seconds * trials["n_threads"].astype(float),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
@@ -277,7 +283,7 @@ def _build_total_table(cost: Cost) -> Table:
         " the stages taken from the store when they were computed; the hours do not include it."
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
-    notes = tuple(_describe_gaps((cost.ok, cost.failed, cost.search)))
+    notes = tuple(_list_gaps(cost))
     return Table(
         name=f"{NAME}-total",
         title="Cost",
@@ -289,8 +295,11 @@ def _build_total_table(cost: Cost) -> Table:
     )
 
 
-def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
-    n_untimed, n_resumed = sum(part.n_untimed for part in spent), sum(part.n_resumed for part in spent)
+def _list_gaps(cost: Cost) -> Iterable[str]:
+    parts = (cost.ok, cost.failed, cost.search)
+    n_untimed, n_resumed = sum(part.n_untimed for part in parts), sum(part.n_resumed for part in parts)
+    if cost.n_unnamed:
+        yield f"Trials whose device is not recorded: {cost.n_unnamed}. CPU-hours and GPU-hours do not include them."
     if n_untimed:
         yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. No number includes their time."
     if n_resumed:

@@ -200,6 +200,12 @@ TRIAL_MEASURES = _make_columns(
         ("content.body", "string", "", "SHA-256 of the files of a local body; null for other bodies"),
         ("content.code", "string", "", "SHA-256 of the files that the space imports; null if it imports none"),
         ("device", "string", "", "cpu or cuda"),
+        (
+            "processor",
+            "string",
+            "",
+            "model of the GPU that the trial ran on, or else of the processor; null if not known",
+        ),
         ("n_threads", "int64", "", "torch threads; another number may change the last bits of results"),
         ("host", "string", "", "node that the trial ran on"),
         ("started_at", "time", "UTC", "when the trial began, or its last attempt if it was resumed"),

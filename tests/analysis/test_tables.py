@@ -522,7 +522,7 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
     whole, table = cost.build_tables(record)
     assert "4 trials on cuda, 4 threads; 1 trial on cpu, 4 threads; 2 hosts" in whole.caption
-    assert "4 trials do not say how many GPUs they held; they count with 0.5" in whole.caption
+    assert "Trials that do not say how many GPUs they held: 4; each counts with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
     assert "Trials that were resumed: 1. Only their last attempt counts." in whole.notes[1]
     assert rows(table)[1][-2:] == ("7.0 (2)", "41.0 (1)")
@@ -580,10 +580,8 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
     (table,) = summary_over_tasks.build_tables(record)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
-    assert (
-        "in percent of the mean of the base cell on the task (t0 0.340 (error; lower is better); t1 3.40 (error; lower is better))"
-        in table.caption
-    )
+    means = "t0 0.340 (error; lower is better); t1 3.40 (error; lower is better)"
+    assert f"in percent of the mean of the base cell on the task ({means})" in table.caption
     assert "it says nothing about other tasks" in table.notes[0]
     figure = summary_over_tasks.plot(record)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")

@@ -364,7 +364,8 @@ def test_equivalence_is_wrongly_found_at_the_nominal_rate_at_the_margin():
          "The error falls by 0.117 (95% interval -0.145 to -0.090, 4 pairs), not zero by itself, but shown neither "
          "within the margin of 0.1 nor beyond it: undecided."),
         ([0.0, 0.0], "no meaningful difference",
-         "The error does not change (90% interval 0.0000 to 0.0000, 2 pairs), within the margin of 0.1: no meaningful difference."),
+         "The error does not change (90% interval 0.0000 to 0.0000, 2 pairs), within the margin of 0.1: no meaningful"
+         " difference."),
     ],
 )  # fmt: skip
 def test_the_four_words(differences, word, sentence):
