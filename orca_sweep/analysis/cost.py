@@ -159,7 +159,7 @@ def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFr
         gpu_s=recorded.fillna(assumed),
         n_assumed=on_gpu & recorded.isna() & seconds.notna(),
         n_unnamed=~is_named & seconds.notna(),
-        cpu_s=seconds * trials["n_threads"].astype(float),
+        cpu_s=(seconds * trials["n_threads"].astype(float)).where(is_named),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
 
