@@ -43,8 +43,8 @@ def _describe_hours(total: Cost, parts: Mapping[str, Spent]) -> Iterable[str]:
         yield "No trial has recorded its time yet."
         return
     wall, cpu, gpu = (_sum_parts(parts.values(), name) for name in ("wall_s", "cpu_s", "gpu_s"))
-    subject = "The trial" if n_timed == 1 else f"The {n_timed:,} trials with a recorded time"
-    yield f"{subject} took {format_time(wall)} of wall time{', summed over trials' * (n_timed > 1)}."
+    subject = _count_all(n_timed, n_timed, n_timed == _sum_parts(parts.values(), "n"))
+    yield f"{subject} took {format_time(wall)} of wall time{' in total' * (n_timed > 1)}."
     if n_timed > total.n_unnamed:
         on_gpus = f" and {format_hours(gpu)} GPU-hours" if gpu else ""
         no_gpu = "; no GPU was used" if not gpu and not total.n_unnamed else ""
@@ -66,24 +66,24 @@ def _describe_hours(total: Cost, parts: Mapping[str, Spent]) -> Iterable[str]:
 def _describe_purposes(parts: Mapping[str, Spent]) -> Iterable[str]:
     timed = {noun: spent for noun, spent in parts.items() if spent.n > spent.n_untimed}
     if len(timed) > 1 or "final trial" not in timed:
-        yield f"By purpose: {join_words(map(_describe_part, timed, timed.values()))}."
+        yield f"Of this, {join_words(map(_describe_part, timed, timed.values()))}."
     body_s = sum(spent.stages["body_s"] for spent in parts.values())
     if body_s:
-        yield f"Of this time, {format_time(body_s)} went into pre-training or loading the body."
+        yield f"Pre-training or loading the body took {format_time(body_s)} of it."
     reused_s, n_reused = (_sum_parts(parts.values(), name) for name in ("reused_s", "n_reused"))
     if n_reused:
         yield (
-            f"{count_things(n_reused, 'trial')} took stored stages instead of computing them, which had taken"
-            f" {format_time(reused_s)}. A stored stage counts once, in the trial that computed it."
+            f"{count_things(n_reused, 'trial')} reused stored stages, which saved {format_time(reused_s)} of computing."
+            " A stored stage counts once, in the trial that computed it."
         )
 
 
 def _describe_part(noun: str, spent: Spent) -> str:
-    """Returns '8.15 minutes for 20 final trials (0.136 CPU-hours and 0.1 GPU-hours)'."""
+    """Returns '8.15 minutes went into 20 final trials (0.136 CPU-hours and 0.1 GPU-hours)'."""
     amounts = {"CPU-hours": spent.cpu_s, "GPU-hours": spent.gpu_s}
     hours = " and ".join(f"{format_hours(seconds)} {unit}" for unit, seconds in amounts.items() if seconds)
     n = spent.n - spent.n_untimed
-    return f"{format_time(spent.wall_s)} for {_count_trials(n, noun)}" + f" ({hours})" * bool(hours)
+    return f"{format_time(spent.wall_s)} went into {_count_trials(n, noun)}" + f" ({hours})" * bool(hours)
 
 
 def _count_trials(n: int, noun: str) -> str:
@@ -101,9 +101,9 @@ def _describe_gaps(total: Cost, parts: Mapping[str, Spent], results: Results) ->
         gaps.append(f"the attempts before the last of {count_things(n_resumed, 'resumed trial')}")
     if any(rules.get("retry") for rules in results.rules.values()):
         gaps.append("failed attempts of trials that were run again")
-    gaps.append("stages that earlier sweeps computed" if _sum_parts(parts.values(), "n_reused") else "")
-    gaps.append("any experiment outside of these tables")
-    yield f"These hours do not include {join_words(filter(None, gaps))}."
+    stages = ", such as computing stages that earlier sweeps had stored" * bool(_sum_parts(parts.values(), "n_reused"))
+    gaps.append(f"all work outside of these tables{stages}")
+    yield f"These hours leave out {join_words(gaps)}."
 
 
 # Hardware and software ----------------------------------------------------------------------------
@@ -116,7 +116,8 @@ def _describe_hardware(results: Results) -> Iterable[str]:
         yield "No trial has recorded its hardware yet."
     else:
         places = timed.apply(_name_hardware, axis=1).value_counts(sort=False).to_dict()
-        ran = join_words(f"{_count_all(n, len(timed))} ran {name}" for name, n in places.items())
+        is_whole = len(timed) == len(trials)
+        ran = join_words(f"{_count_all(n, len(timed), is_whole)} ran {name}" for name, n in places.items())
         yield f"{ran}, on {_count_hosts(timed)}."
     for column, memory in (("peak_memory_mib", "main memory"), ("peak_gpu_memory_mib", "GPU memory")):
         if column in trials and trials[column].notna().any():
@@ -127,10 +128,12 @@ def _describe_hardware(results: Results) -> Iterable[str]:
     yield from _describe_software(trials)
 
 
-def _count_all(n: int, n_timed: int) -> str:
+def _count_all(n: int, n_timed: int, is_whole: bool) -> str:
+    """Returns 'All 52 trials', or how many of those with a time; ``is_whole`` says whether every trial has one."""
     if n < n_timed:
         return count_things(n, "trial")
-    return "The trial" if n == 1 else f"All {n:,} trials with a recorded time"
+    timed = "" if is_whole else " with a recorded time"
+    return f"The trial{timed}" if n == 1 else f"{'All' if is_whole else 'The'} {n:,} trials{timed}"
 
 
 def _count_hosts(timed: "pd.DataFrame") -> str:
@@ -146,13 +149,11 @@ def _name_hardware(row: "pd.Series[Any]") -> str:
         return "on hardware that the tables do not name"
     noun = {"cpu": "a CPU", "cuda": "a GPU"}.get(device, device)
     n_gpus, n_threads = row.get("n_gpus"), row["n_threads"]
-    facts = [
-        row.get("processor") if isinstance(row.get("processor"), str) else "of a model that the tables do not name"
-    ]
+    facts = [row.get("processor") if isinstance(row.get("processor"), str) else "model not recorded"]
     if n_gpus == n_gpus and n_gpus and device != "cpu":
         facts.append(count_text(f"{n_gpus:g}", "GPU") + " per trial")
     if n_threads == n_threads:
-        facts.append(count_things(int(n_threads), "thread"))
+        facts.append(f"{count_things(int(n_threads), 'thread')} per trial")
     return f"on {noun} ({', '.join(map(str, facts))})"
 
 

@@ -24,8 +24,9 @@ def _count_units(n: float, unit: str) -> str:
 
 
 def count_text(number: str, noun: str) -> str:
-    """Returns '1 epoch', '2.5 epochs', from a number as text."""
-    return f"{number} {noun}{'s' * (number != '1')}"
+    """Returns '1 epoch', '2.5 epochs', '1,000 epochs', from a number as text."""
+    shown = f"{int(number):,}" if number.isascii() and number.isdigit() else number
+    return f"{shown} {noun}{'s' * (number != '1')}"
 
 
 def format_span(counts: Iterable[int]) -> str:
