@@ -154,7 +154,8 @@ def _check_bounds(trials: "pd.DataFrame", metrics: "Mapping[str, TaskMetric]", c
         InputError: naming the first trial of each such task.
     """
     problems = []
-    for task, rows in trials[trials["counts"] & trials["value"].notna()].groupby("task", sort=False):
+    counted = trials.loc[trials["counts"] & trials["value"].notna(), ["task", "trial_id", "value"]]
+    for task, rows in counted.groupby("task", sort=False):
         bounds = metrics[str(task)].bounds
         if not bounds.contain(rows["value"]):
             first = rows[[not bounds.contain([value]) for value in rows["value"]]].iloc[0]

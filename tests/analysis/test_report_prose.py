@@ -1,10 +1,22 @@
 """The methods and compute paragraphs of many kinds of sweeps, read for what no paper prints."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from orca_sweep.analysis.report import compute
+from orca_sweep.analysis.report.comparisons import effects_of
+from orca_sweep.analysis.report.compute_statement import compute_statement
+from orca_sweep.analysis.report.methods import describe_methods
+from orca_sweep.analysis.report.wording import (
+    by_text,
+    count_statuses,
+    format_time,
+    join_names,
+    join_words,
+    shorten_list,
+)
+from orca_sweep.analysis.tables import read_cells
 from tests.builders.tables import MNIST, NONE, cell_rows, collected, trial
 
 TIMED = {
@@ -141,8 +153,12 @@ def check_prose(paragraphs):
 def write_prose(folder, name):
     trials, about = SWEEPS[name]
     results = collected(folder, trials, **{"factors": ("proxy",), **about})
-    report = compute(results)
-    return report.methods, report.compute
+    return describe(results), compute_statement(results)
+
+
+def describe(results):
+    cells = read_cells(results)
+    return describe_methods(results, cells, effects_of(results, cells), level=0.95, column=results.metric)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -180,7 +196,7 @@ def test_tuning_names_its_method_ranges_effort_seeds_and_rule(tmp_path):
         assert words in methods, words
     assert "9 minutes went into 6 final trials (0.3 CPU-hours) and 6 minutes went into 4 trials of tuning" in statement
     methods, _ = read_prose(tmp_path / "lists", "tuned by lists")
-    assert "fine-tuning (0.1 and 0.01) and the batch size (16) separately within each cell" in methods
+    assert "the batch size (16) and the peak learning rate of fine-tuning (0.1 and 0.01) separately within" in methods
     assert "by a grid search over all combinations. Each candidate was trained with the seeds 8 and 9." in methods
     methods, _ = read_prose(tmp_path / "lost", "lost candidates")
     assert "all together took 2 trials, of which 2 were lost, because their workers died too often." in methods
@@ -191,12 +207,8 @@ def test_tables_that_do_not_name_the_search_say_so(tmp_path):
     results = collected(tmp_path, trials, **about)
     (space,) = results.spaces
     assert results.searches[space]["fields"] == {"finetune.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
-    methods = " ".join(compute(r.Results(**{**vars_of(results), "searches": {}})).methods)
+    methods = " ".join(describe(replace(results, searches={})))
     assert "the tables do not name the method of the search and its ranges" in methods
-
-
-def vars_of(results):
-    return {name: getattr(results, name) for name in r.Results.__dataclass_fields__}
 
 
 def test_trials_of_every_status_are_told_apart(tmp_path):
@@ -266,7 +278,7 @@ def test_what_the_body_and_the_embedder_were_is_said(tmp_path):
 
 
 def test_words_of_counts_lists_and_times():
-    assert [join_words(list("abc")[:n]) for n in range(4)] == ["nothing", "a", "a and b", "a, b, and c"][0:4]
+    assert [join_words(list("abc")[:n]) for n in range(4)] == ["nothing", "a", "a and b", "a, b, and c"]
     assert join_names(f"p{i}" for i in range(12)) == "p0, p1, p2, …, and p11 (12 in all)"
     assert shorten_list(f"p{i}" for i in range(12)) == "12 levels from p0 to p11"
     assert len(join_names(["x" * 2000])) < 50

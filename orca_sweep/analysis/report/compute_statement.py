@@ -115,7 +115,7 @@ def _describe_hardware(results: Results) -> Iterable[str]:
     if not len(timed):
         yield "No trial has recorded its hardware yet."
     else:
-        places = timed.apply(_name_hardware, axis=1).value_counts(sort=False).to_dict()
+        places = _count_hardware(timed)
         is_whole = len(timed) == len(trials)
         ran = join_words(f"{_count_all(n, len(timed), is_whole)} ran {name}" for name, n in places.items())
         yield f"{ran}, on {_count_hosts(timed)}."
@@ -142,7 +142,17 @@ def _count_hosts(timed: "pd.DataFrame") -> str:
     return count_things(n, "host") if n else "a host that the tables do not name"
 
 
-def _name_hardware(row: "pd.Series[Any]") -> str:
+def _count_hardware(timed: "pd.DataFrame") -> dict[str, int]:
+    """Returns the number of trials by hardware, in words."""
+    facts = [name for name in ("device", "processor", "n_gpus", "n_threads") if name in timed]
+    counts: dict[str, int] = {}
+    for row, n in timed[facts].value_counts(dropna=False, sort=False).items():
+        name = _name_hardware(dict(zip(facts, row, strict=True)))
+        counts[name] = counts.get(name, 0) + int(n)
+    return counts
+
+
+def _name_hardware(row: Mapping[str, Any]) -> str:
     """Returns 'on a CPU (AMD EPYC, 1 thread)', or that the row does not say."""
     device = row["device"]
     if not isinstance(device, str) or not device:
