@@ -315,7 +315,7 @@ def draw_panel(axis: Any, group: SourceGroup, *, task: str, of: str, level: floa
 def _label_source(source: Source) -> str:
     spread = source.spread
     if spread.is_zero:
-        return format_limits(source, 0)
+        return format_limits(source, Digits(decimals=0))
     if source.share is None:
         return f"n = {spread.n}"
     share, limits = format_shares(source.share)

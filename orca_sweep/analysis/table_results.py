@@ -137,8 +137,8 @@ def _build_table(table: ResultsTable, task: TaskResults, i: int) -> Table:
         texts = [cell.labels[path] for path in paths]
         texts += [write_level(_chosen_levels(cell).get(path)) for path in tuned]
         texts += [{"aa": "A/A"}.get(cell.role, "cell")] if has_aa else []
-        i = cell.interval
-        numbers = (str(i.n), format_mean(i, digits), format_ends(i, digits), format_sd(i, digits))
+        whole = cell.interval
+        numbers = (str(whole.n), format_mean(whole, digits), format_ends(whole, digits), format_sd(whole, digits))
         blocks[cell.role == "aa"].append((*texts, *numbers, describe_lacking(cell.status_counts) or "0"))
     return Table(
         name=f"{NAME}-{i}",

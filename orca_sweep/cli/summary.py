@@ -115,5 +115,5 @@ def _write_numbers(cell: "Cell", digits: Digits) -> tuple[str, str, str, str]:
     interval = cell.interval
     not_ok = ", ".join(f"{n} {status}" for status, n in cell.status_counts.items() if status != "ok") or "0"
     not_ok += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
-    numbers = (to_ascii(text) for text in (format_mean(interval, digits), format_ends(interval, digits)))
-    return (str(interval.n), *numbers, not_ok)
+    mean, span = format_mean(interval, digits), format_ends(interval, digits)
+    return str(interval.n), to_ascii(mean), to_ascii(span), not_ok

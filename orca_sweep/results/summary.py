@@ -157,7 +157,7 @@ def _check_bounds(trials: "pd.DataFrame", metrics: "Mapping[str, TaskMetric]", c
     counted = trials.loc[trials["counts"] & trials["value"].notna(), ["task", "trial_id", "value"]]
     for task, rows in counted.groupby("task", sort=False):
         bounds = metrics[str(task)].bounds
-        if not bounds.contain(rows["value"]):
+        if not bounds.contain(rows["value"].to_numpy()):
             first = rows[[not bounds.contain([value]) for value in rows["value"]]].iloc[0]
             problems.append(
                 f"{task}: trial {first['trial_id']} has {column} {first['value']:g}, but its metric {metrics[str(task)].name}"

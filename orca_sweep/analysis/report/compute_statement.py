@@ -146,9 +146,9 @@ def _count_hardware(timed: "pd.DataFrame") -> dict[str, int]:
     """Returns the number of trials by hardware, in words."""
     facts = [name for name in ("device", "processor", "n_gpus", "n_threads") if name in timed]
     counts: dict[str, int] = {}
-    for row, n in timed[facts].value_counts(dropna=False, sort=False).items():
-        name = _name_hardware(dict(zip(facts, row, strict=True)))
-        counts[name] = counts.get(name, 0) + int(n)
+    for row in timed[facts].value_counts(dropna=False, sort=False).reset_index(name="n").to_dict("records"):
+        name = _name_hardware({str(fact): value for fact, value in row.items()})
+        counts[name] = counts.get(name, 0) + int(row["n"])
     return counts
 
 
