@@ -106,4 +106,4 @@ def _describe_record(record: Any, is_metric: bool) -> str:
     mode = f"{record.mode}, {describe_mode(record.mode)}; " if is_metric else ""
     unit = f" ({record.unit})" if is_metric and record.unit else ""
     bounds = f"; {record.bounds}" if is_metric and str(record.bounds) else ""
-    return f"{dims}{mode}{record.meaning}{unit}{bounds}{extra}"
+    return f"{dims}{mode}{record.meaning}{bounds}{unit}{extra}"
