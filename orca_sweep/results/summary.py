@@ -312,20 +312,27 @@ def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
                 f"{task}: its trials were compared on different metrics ({' and '.join(names)}), and no mean may mix them."
                 " Collect their sweeps into separate tables, or rename one of the tasks."
             )
-        first = {key: value for key, value in facts[0].items() if isinstance(value, str)}
-        mode: Mode = "max" if first.get("metric_mode") == "max" else "min"
         bounds, *more = _read_bounds(rows) or [UNBOUNDED]
         if more:
             problems.append(
-                f"{task}: its rows state different bounds of {first.get('metric', '')} ({bounds} and {more[0]}), so they are"
+                f"{task}: its rows state different bounds of {facts[0]['metric']} ({bounds} and {more[0]}), so they are"
                 " different metrics. Collect their sweeps into separate tables, or rename one of the tasks."
             )
-        metrics[str(task)] = TaskMetric(
-            name=first.get("metric", ""), mode=mode, unit=first.get("metric_unit", ""), bounds=bounds
-        )
+        metrics[str(task)] = _make_metric(facts[0], bounds)
     if problems:
         raise InputError(problems)
     return metrics
+
+
+def _make_metric(facts: Mapping[Any, Any], bounds: Bounds) -> TaskMetric:
+    """Returns the metric that a row names; NaN stands for what it does not name."""
+    texts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    return TaskMetric(
+        name=texts.get("metric", ""),
+        mode="max" if texts.get("metric_mode") == "max" else "min",
+        unit=texts.get("metric_unit", ""),
+        bounds=bounds,
+    )
 
 
 def _read_bounds(rows: "pd.DataFrame") -> list[Bounds]:

@@ -68,8 +68,8 @@ def _magnitude(x: float) -> int:
 
 def refine_digits(digits: Digits, spreads: Iterable[float], scale: float = 0.0) -> Digits:
     """Returns digits that show the first digit of each spread that is not due to rounding of numbers of this scale."""
-    places = [-_magnitude(x) for x in spreads if 0 < x < math.inf and not is_rounding(x, scale)]
-    return replace(digits, decimals=max([digits.decimals, *(place + digits.exponent for place in places)]))
+    known = [x for x in spreads if 0 < x < math.inf and not is_rounding(x, scale)]
+    return replace(digits, decimals=max([digits.decimals, *(digits.exponent - _magnitude(x) for x in known)]))
 
 
 def _refine_to(digits: Digits, interval: Interval) -> Digits:

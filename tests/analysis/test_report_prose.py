@@ -51,7 +51,8 @@ def ended(levels, seed, status, **more):
     about = rows.get(status, {**TIMED, **more})
     value = 0.2 + seed / 100 if status == "ok" else None
     config = {key: v for key, v in more.items() if "." in key}
-    return trial(levels, seed, value, **{**CONFIG, **config, **about, "status": status})
+    settings = {key: v for key, v in {**CONFIG, **config}.items() if key not in levels}
+    return trial(levels, seed, value, **{**settings, **about, "status": status})
 
 
 def cells(levels=(NONE, MNIST), seeds=3, status="ok", **more):
@@ -101,7 +102,7 @@ SWEEPS = {
     "one reuses": ([*cells((NONE,)), *cells((MNIST,), seeds=1, **REUSED)], {}),
     "resumed": (cells(**{**TIMED, "resumed_from_epoch": 3}), {}),
     "several versions": ([*cells((NONE,)), *cells((MNIST,), **{**TIMED, "versions": "torch=2.2", "code_version": "1.1"})], {}),
-    "A/A": ([*cells(), *cell_rows(NONE, [0.3, 0.4], "aa", 10, **TIMED)], {}),
+    "A/A": ([*cells(), *cell_rows(NONE, [0.3, 0.4], "aa", 10, **CONFIG, **TIMED)], {}),
     "margin": (cells(), {"margins": {"": 0.02}}),
     "placebos": (cells(({"proxy": "shuffled:mnist5k"}, {"proxy": "dummy"}, MNIST)), {}),
     "holes": (cells(({**NONE, "finetune.freeze": "none"}, {**MNIST, "finetune.freeze": "none"},
@@ -235,7 +236,7 @@ def test_rules_that_end_trials_are_named(tmp_path):
     for words in (
         "Trials, replicates included, that did badly on validation data were stopped early by ASHA, which gave each 1"
         " fine-tuning epoch and kept one in 3 at each rung.",
-        "A trial was stopped after 1 second.", "A trial with the status oom was run again, up to 1 time.",
+        "A trial was stopped after 1 second.", "Trials that ran out of memory were run again, up to 1 time.",
         "The budget of the sweep was limited to 1 trial and 2.5 CPU-hours.",
     ):  # fmt: skip
         assert words in methods, words
@@ -270,6 +271,10 @@ def test_what_the_body_and_the_embedder_were_is_said(tmp_path):
     assert "The proxy shuffled:mnist5k has permuted labels, as a placebo. The proxy dummy is noise" in methods
     methods, _ = read_prose(tmp_path / "apart", "tasks apart")
     assert "The peak learning rate of fine-tuning was 0.001 for digits and 0.1 for ecg." in methods
+    methods, _ = read_prose(tmp_path / "holes", "holes")
+    assert (
+        "the proxy (none, mnist5k) and the freeze schedule (none, body). These are 3 of the 4 combinations" in methods
+    )
     methods, _ = read_prose(tmp_path / "freezing", "freezing")
     assert (
         "the freeze schedule body. A frozen phase without a length of its own lasted until the end of epoch 5."

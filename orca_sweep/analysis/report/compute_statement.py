@@ -93,7 +93,9 @@ def _count_trials(n: int, noun: str) -> str:
 
 
 def _describe_gaps(total: Cost, parts: Mapping[str, Spent], results: Results) -> Iterable[str]:
-    n_untimed, n_resumed = (_sum_parts(parts.values(), name) for name in ("n_untimed", "n_resumed"))
+    n, n_untimed, n_resumed = (_sum_parts(parts.values(), name) for name in ("n", "n_untimed", "n_resumed"))
+    if n == n_untimed:
+        return
     gaps = []
     if n_untimed:
         gaps.append(f"{count_things(n_untimed, 'trial')} without a recorded time (not run to an end, or lost)")

@@ -128,7 +128,9 @@ def _describe_fates(cells: Sequence[Cell]) -> Iterable[str]:
         yield f"All {len(trials):,} trials ended well." if len(trials) > 1 else "The trial ended well."
     else:
         yield f"Of {count_things(len(trials), 'planned trial')}, {statuses['ok']:,} ended well; {count_statuses(statuses)}."
-        if n_worst:
+        if n_worst == n_lacking:
+            yield f"Means count {'it' if n_worst == 1 else 'each of these'} as the worst trial of the task."
+        elif n_worst:
             yield f"Of the rest, {n_worst:,} {'count' if n_worst > 1 else 'counts'} as the worst trial of the task."
         if n_lacking > n_worst:
             yield "Means leave out trials that did not end well." if not n_worst else "Means leave out the others."

@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.analysis.report.wording import count_span, count_statuses, count_text, join_names, join_words
+from orca_sweep.analysis.report.wording import (
+    count_span,
+    count_statuses,
+    count_text,
+    describe_fate,
+    join_names,
+    join_words,
+)
 from orca_sweep.analysis.writing import count_things
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results
@@ -50,7 +57,7 @@ FINETUNING = {
     "finetune.decay_epochs": _setting(
         "end of the linear decay", "a linear decay of the learning rate to zero at epoch {}"
     ),
-    "finetune.freeze": _setting("frozen parts", "the freeze schedule {}", "none"),
+    "finetune.freeze": _setting("freeze schedule", "the freeze schedule {}", "none"),
     "finetune.lora_rank": _setting("rank of low-rank adapters", "low-rank adapters of rank {}"),
     "predictor.dense": _setting("predictor of dense tasks", "the dense predictor {}", "released"),
 }
@@ -73,7 +80,7 @@ BODY = {
     ),
     "body.pretrain_steps": _counted("number of pre-training steps", "pre-training step"),
 }
-OTHERS = {
+MORE_NAMES = {
     "task": "task",
     "finetune.freeze_epochs": "length of the frozen phase in epochs",
     "data.n_train": "number of training samples",
@@ -81,7 +88,7 @@ OTHERS = {
     "body.pretrain_seed": "seed of pre-training",
     "seed_varies": "draws that the run seed controls",
 }
-NAMES = {path: setting.name for part in (BODY, EMBEDDER, FINETUNING) for path, setting in part.items()} | OTHERS
+NAMES = {path: setting.name for part in (BODY, EMBEDDER, FINETUNING) for path, setting in part.items()} | MORE_NAMES
 
 
 def _name_optimizer(text: str) -> str:
@@ -306,7 +313,7 @@ def describe_rules(results: Results) -> Iterable[str]:
         if limit_s := rules.get("trial_s"):
             yield f"A trial{of} was stopped after {count_text(f'{limit_s:g}', 'second')}."
         for status, n in rules.get("retry", {}).items():
-            yield f"A trial{of} with the status {status} was run again, up to {count_text(str(n), 'time')}."
+            yield f"Trials{of} that {describe_fate(status, 2)} were run again, up to {count_text(str(n), 'time')}."
         if budget := rules.get("budget"):
             limits = {"trials": "trial", "hours": "hour", "cpu_hours": "CPU-hour", "gpu_hours": "GPU-hour"}
             amounts = join_words(count_text(f"{budget[key]:g}", noun) for key, noun in limits.items() if key in budget)

@@ -82,10 +82,11 @@ def by_text(texts: Mapping[str, str]) -> str:
 
 def count_statuses(statuses: Mapping[str, int]) -> str:
     """Returns '2 failed, and 1 was stopped early': what happened to the trials of each status but ok."""
-    return join_words(f"{n:,} {_describe_fate(status, n)}" for status, n in statuses.items() if status != "ok" and n)
+    return join_words(f"{n:,} {describe_fate(status, n)}" for status, n in statuses.items() if status != "ok" and n)
 
 
-def _describe_fate(status: str, n: int) -> str:
+def describe_fate(status: str, n: int) -> str:
+    """Returns what happened to n trials of a status, as the rest of a sentence."""
     was, has, its = ("was", "has", "its") if n == 1 else ("were", "have", "their")
     fates = {
         "oom": "ran out of memory",
