@@ -11,7 +11,7 @@ from orca_sweep.analysis.tables import describe_scales
 from orca_sweep.errors import InputError
 from orca_sweep.stats import UNBOUNDED, Bounds, t_interval
 from orca_sweep.tasks import TASKS, describe_metric
-from tests.builders.reports import cell_rows_with_curves, sweep_folder
+from tests.builders.reports import cell_rows_with_curves, made_page, sweep_folder
 from tests.builders.tables import MNIST, NONE, cell_rows, collected, lines, rows, sweep, trial
 
 SMALL = [0.004, 0.001, 0.009]
@@ -54,6 +54,14 @@ def test_figures_draw_bounded_intervals(tmp_path):
     merged = figure5_pretraining.compute(collected(tmp_path / "five", trials, tuple(levels[0])))
     (cell,) = merged.panels[0].lines[0].cells
     assert cell.interval == t_interval(SMALL, bounds=Bounds(low=0, high=1))
+
+
+def test_the_page_says_on_which_scale_its_intervals_are(tmp_path):
+    plain = sweep_folder(tmp_path / "plain", cell_rows(NONE, SMALL))
+    bounded = sweep_folder(tmp_path / "bounded", cell_rows(NONE, SMALL, **SHARE))
+    sentence = "Intervals of means are computed on the logit scale, so they stay between 0 and 1."
+    assert sentence in made_page(bounded) and "logit scale" not in made_page(plain)
+    assert '"bounds":{"digits":[0.0,1.0]}' in made_page(bounded) and '"bounds":{}' in made_page(plain)
 
 
 def test_tables_without_bounds_are_unbounded_and_old_rows_beside_new_ones_are_no_other_metric(tmp_path):

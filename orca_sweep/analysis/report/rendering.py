@@ -16,7 +16,7 @@ from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import as_json
-from orca_sweep.analysis.tables import find_varying
+from orca_sweep.analysis.tables import describe_scales, find_varying
 from orca_sweep.analysis.writing import NOTHING, format_percent
 from orca_sweep.results import Cell
 from orca_sweep.stats import WORDS, Bounds
@@ -48,6 +48,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
         marks=MARKS,
         folded=FOLDED,
         interval=_name_interval(report.level),
+        scales=describe_scales({task.task: task.bounds for task in report.table.tasks}),
         percent=format_percent(report.level),
         with_unit=figures.with_unit,
         describe_mode=describe_mode,
