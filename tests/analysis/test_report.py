@@ -288,7 +288,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "All 8 trials took 4 hours of wall time in total. This is 16 CPU-hours (wall time times threads) and 2" in hours
     )
     assert (
-        "Of this, 3.5 hours went into 7 final trials (14 CPU-hours and 1.75 GPU-hours) and 30 minutes went into 1"
+        "Of the wall time, 3.5 hours went into 7 final trials (14 CPU-hours and 1.75 GPU-hours) and 30 minutes went into 1"
         in hours
     )
     assert "8 trials reused stored stages, which saved 8 hours of computing." in hours

@@ -66,7 +66,7 @@ def _describe_hours(total: Cost, parts: Mapping[str, Spent]) -> Iterable[str]:
 def _describe_purposes(parts: Mapping[str, Spent]) -> Iterable[str]:
     timed = {noun: spent for noun, spent in parts.items() if spent.n > spent.n_untimed}
     if len(timed) > 1 or "final trial" not in timed:
-        yield f"Of this, {join_words(map(_describe_part, timed, timed.values()))}."
+        yield f"Of the wall time, {join_words(map(_describe_part, timed, timed.values()))}."
     body_s = sum(spent.stages["body_s"] for spent in parts.values())
     if body_s:
         yield f"Pre-training or loading the body took {format_time(body_s)} of it."
