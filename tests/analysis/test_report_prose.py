@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from orca_sweep import results as r
 from orca_sweep.analysis.report.comparisons import effects_of
 from orca_sweep.analysis.report.compute_statement import compute_statement
 from orca_sweep.analysis.report.methods import describe_methods
@@ -210,6 +211,26 @@ def test_tables_that_do_not_name_the_search_say_so(tmp_path):
     assert results.searches[space]["fields"] == {"finetune.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
     methods = " ".join(describe(replace(results, searches={})))
     assert "the tables do not name the method of the search and its ranges" in methods
+
+
+def test_sweeps_with_rules_of_their_own_are_told_apart(tmp_path):
+    first = {"tune": RANGE, "search": SEARCH, **{key: rule for key, rule in RULES.items() if key != "outcomes"}}
+    second = {"tune": LIST, "search": {"method": "grid", "seeds": [8], "candidates": None}}
+    other = ({"proxy": "other"},)
+    collected(tmp_path, [*cells(), *searched(2)], name="first", **first)
+    collected(
+        tmp_path, [*cells(other), *searched(1, levels=other)], name="second", **second, outcomes={"lost": {"retry": 2}}
+    )
+    results = r.collect([tmp_path / "first", tmp_path / "second"], tmp_path / "both")
+    methods = describe(results)
+    check_prose((*methods, *compute_statement(results)))
+    for words in (
+        "The trials come from 2 sweeps: first and second.", "In the sweep first, we tuned the peak learning rate",
+        "In the sweep second, we tuned the batch size (16) and the peak learning rate of fine-tuning (0.1 and 0.01)",
+        "The batch size was 1 in sweeps that did not tune it.", "A trial of the sweep first was stopped after 1 second.",
+        "Trials of the sweep second that were lost, because their workers died too often, were run again, up to 2 times.",
+    ):  # fmt: skip
+        assert words in " ".join(methods), words
 
 
 def test_trials_of_every_status_are_told_apart(tmp_path):

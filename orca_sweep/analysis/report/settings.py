@@ -126,15 +126,22 @@ class Settings:
         common, sentences = [], []
         for path, setting in fields.items():
             values = [value for value in distinct_values(rows, path) if value != ""]
-            if path in self.results.tuned:
-                continue  # the search has a paragraph of its own
-            if len(values) == 1 and values[0] not in ("null", *setting.off):
+            if path in self.results.tuned:  # the search has a paragraph of its own
+                sentences += self._describe_untuned(path, setting, rows)
+            elif len(values) == 1 and values[0] not in ("null", *setting.off):
                 common.append(setting.write(values[0]))
             elif len(values) > 1 and path not in self.varied:
                 sentences.append(f"The {setting.name} was {_describe_values(rows, path, values)}.")
         if common:
             yield f"{subject} used {join_words(common)}."
         yield from sentences
+
+    def _describe_untuned(self, path: str, setting: Setting, rows: "pd.DataFrame") -> Iterable[str]:
+        """Yields the values of a field in the sweeps that did not tune it, where another sweep did."""
+        tuned = [space for space, search in self.results.searches.items() if path in search.get("fields", {})]
+        values = distinct_values(rows[~rows["space"].isin(tuned)], path) if tuned else []
+        if values:
+            yield f"The {setting.name} was {join_names(map(_name_value, values))} in sweeps that did not tune it."
 
     def list_measured(self, column: str, rows: "pd.DataFrame") -> list[str]:
         """Returns the distinct values of a measured column as text, without missing ones."""
@@ -313,7 +320,8 @@ def describe_rules(results: Results) -> Iterable[str]:
         if limit_s := rules.get("trial_s"):
             yield f"A trial{of} was stopped after {count_text(f'{limit_s:g}', 'second')}."
         for status, n in rules.get("retry", {}).items():
-            yield f"Trials{of} that {describe_fate(status, 2)} were run again, up to {count_text(str(n), 'time')}."
+            fate = describe_fate(status, 2)
+            yield f"Trials{of} that {fate}{',' * (',' in fate)} were run again, up to {count_text(str(n), 'time')}."
         if budget := rules.get("budget"):
             limits = {"trials": "trial", "hours": "hour", "cpu_hours": "CPU-hour", "gpu_hours": "GPU-hour"}
             amounts = join_words(count_text(f"{budget[key]:g}", noun) for key, noun in limits.items() if key in budget)
