@@ -123,7 +123,8 @@ class Settings:
 
         Fields that the design varies, that were tuned, or that are off are left out.
         """
-        common, sentences = [], []
+        common: list[str] = []
+        sentences: list[str] = []
         for path, setting in fields.items():
             values = [value for value in distinct_values(rows, path) if value != ""]
             if path in self.results.tuned:  # the search has a paragraph of its own
