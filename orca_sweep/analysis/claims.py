@@ -34,14 +34,12 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
+from orca_sweep.stats.digits import Digits, choose_digits, format_interval, format_number, refine_digits
 from orca_sweep.stats.modes import Mode, as_cost, describe_mode
 
 NAME = "claims"
@@ -249,7 +247,8 @@ def build_tables(claims: Claims) -> tuple[Table, ...]:
 def _build_row(finding: ClaimFinding) -> tuple[str, ...]:
     tasks = [", ".join(task.task for task in finding.tasks_saying(says)) or NOTHING for says in SAYS]
     share = finding.share
-    text = f"{share.n_hits} of {share.n} {format_interval(share.low, share.high, 2)}" if share.n else NOTHING
+    two = refine_digits(Digits(decimals=2), [(share.high - share.low) / 2])
+    text = f"{share.n_hits} of {share.n} {format_interval(share.low, share.high, two)}" if share.n else NOTHING
     return (finding.claim.id, finding.claim.sentence, finding.summary, *tasks, text)
 
 
@@ -292,14 +291,24 @@ def _build_table(claims: Claims, finding: ClaimFinding) -> Table:
 def _build_line(task: TaskFinding, judgement: Judgement) -> tuple[str, ...]:
     j = judgement
     if j.kind == CORRELATION:
-        middle = (str(j.n), str(j.n_seeds), format_number(j.estimate, 2, "+"), format_interval(j.low, j.high, 2, "+"))
-    else:
-        decimals = decimals_of((line.high - line.low) / 2 for line in task.judgements)
+        two = refine_digits(Digits(decimals=2), [(j.high - j.low) / 2])
         middle = (
             str(j.n),
-            format_number(j.estimate, decimals, "+"),
-            format_interval(j.low, j.high, decimals, "+"),
-            format_interval(j.inner_low, j.inner_high, decimals, "+"),
+            str(j.n_seeds),
+            format_number(j.estimate, two, "+"),
+            format_interval(j.low, j.high, two, "+"),
+        )
+    else:
+        lines = task.judgements
+        column = choose_digits(
+            ((line.high - line.low) / 2 for line in lines), (x for line in lines for x in (line.low, line.high))
+        )
+        digits = refine_digits(column, [(j.inner_high - j.inner_low) / 2], j.estimate)
+        middle = (
+            str(j.n),
+            format_number(j.estimate, digits, "+"),
+            format_interval(j.low, j.high, digits, "+"),
+            format_interval(j.inner_low, j.inner_high, digits, "+"),
         )
     limit = f"{j.margin:.3g}" if math.isfinite(j.margin) else NOTHING
     return (task.task, j.name, *middle, limit, NOTHING if j.unjudged else j.word, task.says)

@@ -27,9 +27,10 @@ from orca_sweep.analysis.tables import (
     shorten_texts,
     wrap_title,
 )
-from orca_sweep.analysis.writing import Output, Record, Table, format_csv, format_number
+from orca_sweep.analysis.writing import Output, Record, Table, count_things, format_csv, format_hours
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
+from orca_sweep.stats.digits import format_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +105,8 @@ class Cost:
     """Number of trials by device and threads, for example 'cpu, 2 threads'."""
     n_hosts: int
     gpus_per_trial: float
+    n_unnamed: int
+    """Trials with a time but without a device; hours include them, CPU-hours and GPU-hours do not."""
     n_assumed: int
     """Trials on a GPU whose rows do not say how many they held; they count with ``gpus_per_trial``."""
 
@@ -136,6 +139,7 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
         devices=devices,
         n_hosts=int(timed["host"].nunique()),
         gpus_per_trial=gpus_per_trial,
+        n_unnamed=int(shares["n_unnamed"].sum()),
         n_assumed=int(shares["n_assumed"].sum()),
     )
 
@@ -143,16 +147,19 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
 def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     """Returns what each trial adds to the fields of its `Spent`."""
     seconds = trials["wall_time_s"].astype(float)
-    on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
+    is_named = trials["device"].notna() & (trials["device"] != "")
+    on_gpu = is_named & ~trials["device"].astype(str).str.startswith("cpu")
     recorded = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
+    assumed = (seconds.where(on_gpu, 0.0) * gpus_per_trial).where(is_named)
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=recorded.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
-        n_assumed=on_gpu & recorded.isna(),
-        cpu_s=seconds * trials["n_threads"].astype(float),
+        gpu_s=recorded.fillna(assumed),
+        n_assumed=on_gpu & recorded.isna() & seconds.notna(),
+        n_unnamed=~is_named & seconds.notna(),
+        cpu_s=(seconds * trials["n_threads"].astype(float)).where(is_named),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
 
@@ -173,8 +180,8 @@ def _make_spent(sums: Mapping[Any, float] | None) -> Spent:
 
 
 def _name_device(row: Any) -> str:
-    threads = "" if math.isnan(float(row.n_threads)) else f", {int(row.n_threads)} thread{'s' * (row.n_threads != 1)}"
-    return f"{row.device}{threads}"
+    device = row.device if isinstance(row.device, str) and row.device else "a device that the tables do not name"
+    return device if math.isnan(float(row.n_threads)) else f"{device}, {count_things(int(row.n_threads), 'thread')}"
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -259,21 +266,24 @@ def _group_by_task(cost: Cost) -> dict[str, list[CellCost]]:
 def _build_total_table(cost: Cost) -> Table:
     names = {"ok": "ok", "failed": "not ok", "search": "tuning candidates", "all": "all"}
     rows = [
-        (names[kind], str(sum(part.n for part in spent)), *(_format_hours(sum(getattr(part, name) for part in spent)) for name in
+        (names[kind], str(sum(part.n for part in spent)), *(format_hours(sum(getattr(part, name) for part in spent)) for name in
          ("wall_s", "gpu_s", "cpu_s", "reused_s")))
         for kind, spent in _split_kinds(cost)
     ]  # fmt: skip
-    ran = "; ".join(f"{n} trials on {device}" for device, n in cost.devices.items()) or "no trial has a time yet"
+    ran = (
+        "; ".join(f"{count_things(n, 'trial')} on {device}" for device, n in cost.devices.items())
+        or "no trial has a time yet"
+    )
     gpus = ""
     if cost.n_assumed:
-        gpus = f" {cost.n_assumed} trials do not say how many GPUs they held; they count with {cost.gpus_per_trial:g}."
-    hosts = f"{cost.n_hosts} host{'s' * (cost.n_hosts != 1)}"
+        gpus = f" Trials that do not say how many GPUs they held: {cost.n_assumed}; each counts with {cost.gpus_per_trial:g}."
+    hosts = count_things(cost.n_hosts, "host")
     caption = (
         f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: the cost of"
         " the stages taken from the store when they were computed; the hours do not include it."
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
-    notes = tuple(_describe_gaps((cost.ok, cost.failed, cost.search)))
+    notes = tuple(_list_gaps(cost))
     return Table(
         name=f"{NAME}-total",
         title="Cost",
@@ -285,12 +295,11 @@ def _build_total_table(cost: Cost) -> Table:
     )
 
 
-def _format_hours(seconds: float) -> str:
-    return f"{seconds / 3600:.3g}"
-
-
-def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
-    n_untimed, n_resumed = sum(part.n_untimed for part in spent), sum(part.n_resumed for part in spent)
+def _list_gaps(cost: Cost) -> Iterable[str]:
+    parts = (cost.ok, cost.failed, cost.search)
+    n_untimed, n_resumed = sum(part.n_untimed for part in parts), sum(part.n_resumed for part in parts)
+    if cost.n_unnamed:
+        yield f"Trials whose device is not recorded: {cost.n_unnamed}. CPU-hours and GPU-hours do not include them."
     if n_untimed:
         yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. No number includes their time."
     if n_resumed:
@@ -323,7 +332,7 @@ def _format_cost(cell_cost: CellCost, scale: float, decimals: int) -> list[str]:
     ok = cell_cost.ok
     times = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
     separate = (_format_spent(spent, scale, decimals) for spent in (cell_cost.failed, cell_cost.search))
-    return [str(ok.n), *(format_number(s / scale, decimals) for s in times), _format_hours(ok.gpu_s), *separate]
+    return [str(ok.n), *(format_number(s / scale, decimals) for s in times), format_hours(ok.gpu_s), *separate]
 
 
 def _write_caption(cells: Sequence[Cell], paths: Sequence[str], unit: str) -> str:

@@ -41,15 +41,20 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_p,
     format_percent,
 )
 from orca_sweep.results import Results
 from orca_sweep.stats import Effect, FactorEffects, JudgedContrast
+from orca_sweep.stats.digits import (
+    Digits,
+    digits_of_intervals,
+    format_ends,
+    format_interval,
+    format_mean,
+    format_number,
+)
 from orca_sweep.stats.modes import describe_mode
 
 __all__ = [
@@ -195,10 +200,9 @@ def build_tables(factors: Factors) -> tuple[Table, ...]:
 
 
 def _build_contrasts(factors: Factors, task: TaskFactors, i: int) -> Table:
-    spreads = [of.effect.contrast.interval for of in task.contrasts]
-    decimals = decimals_of(x.half_width if math.isfinite(x.half_width) else x.sd for x in spreads)
+    digits = digits_of_intervals(of.effect.contrast.interval for of in task.contrasts)
     has_aliases = task.design.fraction is not None
-    rows = [_make_row(task, of, decimals) for of in task.contrasts]
+    rows = [_make_row(task, of, digits) for of in task.contrasts]
     is_main = [len(of.effect.factors) == 1 for of in task.contrasts]
     blocks = (tuple(row for row, main in zip(rows, is_main, strict=True) if main is wanted) for wanted in (True, False))
     head = ("effect", "level", "against", "estimate", f"{format_percent(factors.level)} interval", "p t", "p t, Holm")
@@ -212,14 +216,14 @@ def _build_contrasts(factors: Factors, task: TaskFactors, i: int) -> Table:
     )
 
 
-def _make_row(task: TaskFactors, of: JudgedContrast, decimals: int) -> tuple[str, ...]:
+def _make_row(task: TaskFactors, of: JudgedContrast, digits: Digits) -> tuple[str, ...]:
     interval = of.effect.contrast.interval
     return (
         of.effect.name,
         name_levels(of, " x "),
         " x ".join(map(str, of.effect.base)),
-        format_number(interval.mean, decimals, "+"),
-        format_interval(interval.low, interval.high, decimals, "+"),
+        format_mean(interval, digits, "+"),
+        format_ends(interval, digits, "+"),
         format_p(of.p),
         format_p(of.p_holm),
         write_word(of),

@@ -208,4 +208,4 @@ def _compute_means(design: Design, effects: Sequence[tuple[str, ...]], level: fl
                 groups.setdefault(tuple(cell.labels[path] for path in factors), []).append(cell)
             for levels, cells in groups.items():
                 by_seed = [sum(cell.values[seed] for cell in cells) / len(cells) for seed in design.table.seeds]
-                yield Mean(factors=factors, levels=levels, interval=t_interval(by_seed, level))
+                yield Mean(factors=factors, levels=levels, interval=t_interval(by_seed, level, cells[0].bounds))

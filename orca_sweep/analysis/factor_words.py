@@ -7,7 +7,7 @@ from typing import Protocol
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
 from orca_sweep.analysis.figures import Panel, label_measure
 from orca_sweep.analysis.tables import describe_metric, shorten_text
-from orca_sweep.analysis.writing import MINUS, format_number, format_p, format_percent
+from orca_sweep.analysis.writing import format_p, format_percent
 from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 
 MOST_ALIASES = 6

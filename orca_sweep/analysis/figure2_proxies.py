@@ -88,7 +88,8 @@ def _collect_values(results: Results) -> Mapping[str, Mapping[int, list[float]]]
 def _make_curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, level: float) -> Curve:
     by_epoch = values.get(line.cells[0].cell_id, {})
     epochs = tuple(sorted(by_epoch))
-    intervals = tuple(t_interval(by_epoch[epoch], level) for epoch in epochs)
+    bounds = line.cells[0].bounds
+    intervals = tuple(t_interval(by_epoch[epoch], level, bounds) for epoch in epochs)
     return Curve(line=line, epochs=epochs, intervals=intervals)
 
 

@@ -77,7 +77,7 @@ def _merge_bodies(cells: Sequence[Cell], level: float) -> list[Cell]:
         replace(
             cells[0],
             cell_id=" ".join(cell.cell_id for cell in cells),
-            interval=t_interval([cell.interval.mean for cell in cells if cell.interval.n], level),
+            interval=t_interval([cell.interval.mean for cell in cells if cell.interval.n], level, cells[0].bounds),
             trials=tuple(trial for cell in cells for trial in cell.trials),
         )
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.naive import is_naive
+from orca_sweep.analysis.tables import describe_scales
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -97,6 +98,8 @@ class Facts:
     has_aa: bool
     notes: tuple[str, ...] = ()
     """Which rows were left out."""
+    scales: str = ""
+    """A sentence on the scale of intervals whose metric is bounded; empty without bounds."""
     better: str = describe_mode("min")
     """Whether lower or higher is better; per task where tasks differ."""
 
@@ -116,6 +119,7 @@ def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Fact
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
         notes=results.notes,
+        scales=describe_scales({cell.task: cell.bounds for cell in cells}),
         better=describe_modes({cell.task: cell.mode for cell in cells}),
     )
 
@@ -438,7 +442,7 @@ def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
     sentences = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
     if facts.has_aa:
         sentences.append("aa: the reference cell repeated with other seeds.")
-    sentences += [_describe_rows(facts), *facts.notes]
+    sentences += [*[facts.scales] * bool(facts.scales), _describe_rows(facts), *facts.notes]
     if facts.tuned:
         sentences.append(
             f"{', '.join(facts.tuned)} tuned within each cell; no mean includes the {facts.n_searched} tuning candidates."

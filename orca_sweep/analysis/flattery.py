@@ -42,16 +42,14 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_percent,
 )
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, CellTrial, Results
-from orca_sweep.stats import Interval, t_interval
+from orca_sweep.stats import Bounds, Interval, describe_interval, t_interval
+from orca_sweep.stats.digits import choose_digits, format_interval, format_number, refine_digits
 from orca_sweep.stats.modes import Mode, as_cost, describe_mode
 
 if TYPE_CHECKING:
@@ -60,6 +58,7 @@ if TYPE_CHECKING:
 NAME = "flattery"
 VAL, TEST, LAST = "val_metric_best", "test_metric_best", "test_metric_last"
 CHOICES = ("epoch", "cell", "candidate", "seed")
+NEVER_NEGATIVE = Bounds(low=0.0)
 NO_INTERVAL = Interval(n=0, mean=math.nan, sd=math.nan, low=math.nan, high=math.nan, level=0.95)
 
 
@@ -192,7 +191,7 @@ def _choose_epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
         return _make_no_choice("epoch", of, "no number, since no replicate is ok")
     gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])
-    interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level)
+    interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level, NEVER_NEGATIVE)
     counts = [f"{seed} ({n})" for seed, n in by_seed["count"].items()]
     uneven = f"seeds have different numbers of ok cells, and each counts once: {', '.join(counts)}"
     note = uneven if by_seed["count"].nunique() > 1 else ""
@@ -296,7 +295,7 @@ def numbers(flattery: Flattery) -> str:
 
 
 def _make_record(flattery: Flattery, task: TaskFlattery, choice: Choice) -> Record:
-    over = f"{format_percent(flattery.level)} Student-t interval of the mean over n_seeds"
+    over = describe_interval(flattery.level, choice.interval.bounds, "the mean over n_seeds")
     return {
         "task": task.task,
         "metric": task.metric,
@@ -335,17 +334,18 @@ def build_tables(flattery: Flattery) -> tuple[Table, ...]:
 
 def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
     known = [choice.flattery for choice in task.choices if choice.flattery > 0]
-    decimals = decimals_of(known)
+    column = choose_digits(known, [choice.largest for choice in task.choices])
     rows = []
     for choice in task.choices:
         i = choice.interval
+        digits = refine_digits(column, [i.half_width], choice.flattery)
         texts = (
-            format_number(choice.flattery, decimals),
-            format_interval(i.low, i.high, decimals),
+            format_number(choice.flattery, digits),
+            format_interval(i.low, i.high, digits),
             str(i.n) if i.n else NOTHING,
             str(choice.n),
         )
-        rows.append((task.task, choice.kind, *texts, format_number(choice.largest, decimals), choice.of))
+        rows.append((task.task, choice.kind, *texts, format_number(choice.largest, digits), choice.of))
     return tuple(rows)
 
 
@@ -354,9 +354,9 @@ def _write_caption(flattery: Flattery) -> str:
     return (
         f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test, never below"
         " zero. Epoch: a lower bound, since test is scored only at the best-validated and the last epoch; interval over"
-        " seeds, each the mean of its cells. Cell: by means over seeds; where test would choose another cell, the interval"
-        " is of the paired difference of the two over seeds. Candidate and seed: means over cells, without intervals,"
-        " because seeds do not replicate these choices."
+        " seeds, each the mean of its cells, on the log scale, so it stays above zero. Cell: by means over seeds; where test"
+        " would choose another cell, the interval is of the paired difference of the two over seeds. Candidate and seed: means"
+        " over cells, without intervals, because seeds do not replicate these choices."
         f" {flattery.completeness} {describe_looks(flattery)}"
     )
 

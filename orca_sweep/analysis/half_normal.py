@@ -36,10 +36,7 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_percent,
 )
 from orca_sweep.errors import InputError
@@ -55,6 +52,7 @@ from orca_sweep.stats import (
     estimate_pseudo_error,
     half_normal_quantiles,
 )
+from orca_sweep.stats.digits import digits_of_intervals, format_ends, format_mean, format_number
 from orca_sweep.stats.modes import Mode
 
 NAME = "half_normal"
@@ -248,13 +246,13 @@ def build_tables(half_normal: HalfNormal) -> tuple[Table, ...]:
 
 
 def _build_table(half_normal: HalfNormal, task: TaskEffectSizes, i: int) -> Table:
-    decimals = decimals_of(_spread_of(of.interval) for of in task.effects)
+    digits = digits_of_intervals(of.interval for of in task.effects)
     has_aliases = any(of.aliases for of in task.effects)
     rows = tuple(
         (
             of.name,
-            format_number(of.interval.mean, decimals, "+"),
-            format_interval(of.interval.low, of.interval.high, decimals, "+"),
+            format_mean(of.interval, digits, "+"),
+            format_ends(of.interval, digits, "+"),
             format_number(of.quantile, 2),
             *([of.aliases or NOTHING] if has_aliases else []),
         )
@@ -269,10 +267,6 @@ def _build_table(half_normal: HalfNormal, task: TaskEffectSizes, i: int) -> Tabl
         align=f"lrrr{'l' * has_aliases}",
         blocks=(rows,),
     )
-
-
-def _spread_of(interval: Interval) -> float:
-    return interval.half_width if math.isfinite(interval.half_width) else interval.sd
 
 
 def write_caption(half_normal: HalfNormal) -> str:

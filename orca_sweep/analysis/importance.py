@@ -28,15 +28,13 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_p,
     format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean
 
 NAME = "importance"
 MAX_PANELS, MAX_ROWS = 8, 40
@@ -192,7 +190,7 @@ def build_tables(importance: Importance) -> tuple[Table, ...]:
 
 
 def _build_table(importance: Importance, task: TaskImportance, i: int) -> Table:
-    decimals = decimals_of(change.row.contrast.interval.half_width for change in task.changes)
+    digits = digits_of_intervals(change.row.contrast.interval for change in task.changes)
     has_gaps = any(change.row.unpaired for change in task.changes)
     level = format_percent(importance.effects.level)
     head = ("changed", "from", "to", "pairs", "difference", f"{level} interval", "p t, Holm", "verdict")
@@ -202,19 +200,19 @@ def _build_table(importance: Importance, task: TaskImportance, i: int) -> Table:
         caption=_write_task_caption(importance, task),
         head=(*head, *["seeds without a pair"] * has_gaps),
         align=f"lllrrrrl{'l' * has_gaps}",
-        blocks=(tuple(_make_row(change, decimals, has_gaps) for change in task.changes),),
+        blocks=(tuple(_make_row(change, digits, has_gaps) for change in task.changes),),
     )
 
 
-def _make_row(change: Change, decimals: int, has_gaps: bool) -> tuple[str, ...]:
+def _make_row(change: Change, digits: Digits, has_gaps: bool) -> tuple[str, ...]:
     interval = change.row.contrast.interval
     return (
         " and ".join(change.paths),
         " and ".join(change.base_levels),
         " and ".join(change.levels),
         str(interval.n),
-        format_number(interval.mean, decimals, "+"),
-        format_interval(interval.low, interval.high, decimals, "+"),
+        format_mean(interval, digits, "+"),
+        format_ends(interval, digits, "+"),
         format_p(change.row.p_holm),
         change.row.verdict.word,
         *([change.row.unpaired or NOTHING] if has_gaps else []),

@@ -11,9 +11,10 @@ from typing import Any
 from orca_sweep.analysis.compared import DEFAULT, PATH, fill_default
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import describe_completeness, wrap_title
-from orca_sweep.analysis.writing import NOTHING, Record, Table, decimals_of, format_csv, format_number, format_percent
+from orca_sweep.analysis.writing import NOTHING, Record, Table, format_csv, format_percent
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
+from orca_sweep.stats.digits import Digits, choose_digits, format_interval, format_number, refine_digits
 
 WHOLES = ("everything", DEFAULT)
 """Levels at which many sources vary at once; the first varies most."""
@@ -172,11 +173,11 @@ def describe_levels(group: SourceGroup) -> str:
 
 def build_table(group: SourceGroup, *, name: str, task: str, of: str, level: float) -> Table:
     """Returns the spread by source as a table; ``of`` is the column and its metric."""
-    decimals = decimals_of(source.spread.sd for source in group.sources)
+    digits = choose_digits(sds := [source.spread.sd for source in group.sources], sds)
     whole = group.whole
     limits = f"{format_percent(level)} interval"
     head = (PATH, "n", "sd", limits, *((f"share of {whole.varies}", limits) if whole else ()))
-    rows = [_build_row(source, decimals, whole) for source in group.sources]
+    rows = [_build_row(source, digits, whole) for source in group.sources]
     return Table(
         name=name,
         title=f"{task}: seed noise by source" + (f" ({describe_levels(group)})" if group.levels else ""),
@@ -188,22 +189,22 @@ def build_table(group: SourceGroup, *, name: str, task: str, of: str, level: flo
     )
 
 
-def _build_row(source: Source, decimals: int, whole: Source | None) -> tuple[str, ...]:
+def _build_row(source: Source, column: Digits, whole: Source | None) -> tuple[str, ...]:
     spread = source.spread
-    sd = "0" if spread.is_zero else format_number(spread.sd, decimals)
-    cells = (source.varies, str(spread.n), sd, format_limits(source, decimals))
+    digits = refine_digits(column, [spread.sd])
+    sd = "0" if spread.is_zero else format_number(spread.sd, digits)
+    cells = (source.varies, str(spread.n), sd, format_limits(source, digits))
     if whole is None:
         return cells
     return (*cells, "100%", "") if source is whole else (*cells, *format_shares(source.share))
 
 
-def format_limits(source: Source, decimals: int) -> str:
+def format_limits(source: Source, digits: Digits) -> str:
     """Returns the interval of a spread, or says that all values are equal."""
     spread = source.spread
     if spread.is_zero:
         return f"all {spread.n} equal" + (", weights too" if source.n_states == 1 else "")
-    known = math.isfinite(spread.low)
-    return f"[{format_number(spread.low, decimals)}, {format_number(spread.high, decimals)}]" if known else NOTHING
+    return format_interval(spread.low, spread.high, digits)
 
 
 def format_shares(share: VarianceRatio | None) -> tuple[str, str]:
@@ -314,7 +315,7 @@ def draw_panel(axis: Any, group: SourceGroup, *, task: str, of: str, level: floa
 def _label_source(source: Source) -> str:
     spread = source.spread
     if spread.is_zero:
-        return format_limits(source, 0)
+        return format_limits(source, Digits(decimals=0))
     if source.share is None:
         return f"n = {spread.n}"
     share, limits = format_shares(source.share)

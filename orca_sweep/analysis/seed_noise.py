@@ -47,15 +47,14 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_interval,
-    format_number,
     format_p,
     format_percent,
 )
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
+from orca_sweep.stats.digits import Digits, choose_digits, format_interval, format_number, refine_digits
+from orca_sweep.stats.intervals import is_rounding
 
 NAME = "seed_noise"
 POWER = 0.8
@@ -304,14 +303,14 @@ def _build_source_tables(noise: SeedNoise, task: TaskNoise, i: int) -> Iterator[
 
 
 def _build_aa_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
-    decimals = decimals_of(pair.noise.sd for pair in task.aa)
+    column = choose_digits(sds := [pair.noise.sd for pair in task.aa], sds)
     rows = []
     for pair in task.aa:
-        n = pair.noise
-        texts = (format_number(n.difference, decimals, "+"), format_p(n.p), format_number(n.sd, decimals), str(n.df))
-        limits = format_interval(n.low, n.high, decimals)
+        n, digits = pair.noise, refine_digits(column, [pair.noise.sd])
+        texts = (format_number(n.difference, digits, "+"), format_p(n.p), format_number(n.sd, digits), str(n.df))
+        limits = format_interval(n.low, n.high, digits)
         rows.append(
-            (pair.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
+            (pair.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, digits), limits)
         )
     caption = (
         f"{noise.column} ({task.metric}): each A/A cell repeats its cell with other seeds. Difference: mean of the repeats minus"
@@ -343,14 +342,14 @@ def _list_faults(task: TaskNoise) -> Iterator[str]:
 def _build_cell_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
-    decimals = decimals_of(spread.interval.sd for spread in task.spreads)
+    digits = choose_digits(sds := [_sd_of(spread.interval) for spread in task.spreads], sds)
     k = len(task.spreads) - 1
     head = (*paths, "n", "sd", "pairs", "sd of differences", "seeds needed")
     head += (f"of {k} comparisons",) if k > 1 else ()
     rows = []
     for spread in task.spreads:
         levels = [spread.cell.labels[path] for path in paths]
-        rows.append((*levels, *_format_spread(spread, decimals))[: len(head)])
+        rows.append((*levels, *_format_spread(spread, digits))[: len(head)])
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: seed noise",
@@ -362,13 +361,24 @@ def _build_cell_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
     )
 
 
-def _format_spread(spread: Spread, decimals: int) -> tuple[str, ...]:
+def _sd_of(interval: Interval) -> float:
+    """Returns the standard deviation; 0 if it is due to rounding alone."""
+    return 0.0 if is_rounding(interval.sd, interval.mean) else interval.sd
+
+
+def _format_sd(interval: Interval, column: Digits, scale: float) -> str:
+    sd = 0.0 if is_rounding(interval.sd, scale) else interval.sd
+    return format_number(sd, refine_digits(column, [sd]))
+
+
+def _format_spread(spread: Spread, digits: Digits) -> tuple[str, ...]:
     """Returns the texts of n, sd, pairs, sd of differences, and the seeds needed, alone and with Holm's correction."""
     pairs = ("base", "base")
     if spread.paired:
-        pairs = (str(spread.paired.interval.n), format_number(spread.paired.interval.sd, decimals))
+        paired = spread.paired.interval
+        pairs = (str(paired.n), _format_sd(paired, digits, spread.interval.mean))
     seeds = (_format_seeds(n) or NOTHING for n in (spread.seeds_alone, spread.seeds_holm))
-    return (str(spread.interval.n), format_number(spread.interval.sd, decimals), *pairs, *seeds)
+    return (str(spread.interval.n), _format_sd(spread.interval, digits, spread.interval.mean), *pairs, *seeds)
 
 
 def _write_caption(noise: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:

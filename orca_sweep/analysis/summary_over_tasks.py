@@ -40,15 +40,22 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
+    count_things,
     format_csv,
-    format_interval,
-    format_number,
     format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import InterquartileMean, Interval, interquartile_mean, paired_contrast, t_interval
+from orca_sweep.stats.digits import (
+    Digits,
+    digits_of_intervals,
+    format_ends,
+    format_interval,
+    format_mean,
+    format_number,
+    refine_digits,
+)
 from orca_sweep.stats.modes import Mode, describe_mode
 
 NAME = "summary_over_tasks"
@@ -274,9 +281,8 @@ def build_tables(summary: Summary) -> tuple[Table, ...]:
     """Returns the table, with a block per cell: all tasks first, then each task."""
     everything = [*summary.bases, *(score.cell for row in summary.rows for score in row.scores)]
     paths = find_varying(everything)
-    spreads = [score.interval.half_width for row in summary.rows for score in row.scores]
-    decimals = min(2, decimals_of(spreads))
-    blocks = tuple(_build_block(row, paths, decimals) for row in summary.rows)
+    digits = _choose_digits(summary)
+    blocks = tuple(_build_block(row, paths, digits) for row in summary.rows)
     head = (*paths, "task", "seeds", "change, %", f"{format_percent(summary.level)} interval")
     caption = _write_caption(summary, everything, paths)
     align = f"{'l' * (len(paths) + 1)}rrr"
@@ -284,32 +290,34 @@ def build_tables(summary: Summary) -> tuple[Table, ...]:
     return (Table(name=NAME, title="Over tasks", caption=caption, head=head, align=align, blocks=blocks, notes=notes),)
 
 
-def _build_block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
+def _choose_digits(summary: Summary) -> Digits:
+    """Returns the digits of all changes: they have one unit, percent."""
+    return digits_of_intervals(score.interval for row in summary.rows for score in row.scores)
+
+
+def _format_whole(whole: InterquartileMean, column: Digits) -> tuple[str, str]:
+    """Returns the number over tasks, and its interval."""
+    digits = refine_digits(column, [(whole.high - whole.low) / 2], whole.mean)
+    return format_number(whole.mean, digits, "+"), format_interval(whole.low, whole.high, digits, "+")
+
+
+def _build_block(row: CellOverTasks, paths: Sequence[str], digits: Digits) -> tuple[tuple[str, ...], ...]:
     levels = [row.cell.labels[path] for path in paths]
     whole = row.over_tasks
     first = (NOTHING, NOTHING, NOTHING)
     if whole:
-        first = (
-            str(whole.n_seeds),
-            format_number(whole.mean, decimals, "+"),
-            format_interval(whole.low, whole.high, decimals, "+"),
-        )
+        first = (str(whole.n_seeds), *_format_whole(whole, digits))
     rows = [(*levels, f"all {len(row.scores)} tasks", *first)]
     for score in row.scores:
         i = score.interval
-        texts = (
-            str(len(score.scores)),
-            format_number(i.mean, decimals, "+"),
-            format_interval(i.low, i.high, decimals, "+"),
-        )
+        texts = (str(len(score.scores)), format_mean(i, digits, "+"), format_ends(i, digits, "+"))
         rows.append((*levels, score.task, *texts))
     return tuple(rows)
 
 
 def _write_caption(summary: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
     means = "; ".join(
-        f"{base.task} {t_interval(base.known_values).mean:.4g} ({describe_metric(base.metric, base.mode)})"
-        for base in summary.bases
+        f"{base.task} {_format_base(base)} ({describe_metric(base.metric, base.mode)})" for base in summary.bases
     )
     return (
         f"{summary.column}: paired difference to the base cell ({summary.bases[0].describe(paths)}) at the same"
@@ -319,6 +327,11 @@ def _write_caption(summary: Summary, everything: Sequence[Cell], paths: Sequence
         f" with the {format_percent(summary.level)} Student-t interval over seeds. The mean of the base cell counts as known."
         f" {describe_completeness(everything)}{describe_shared(everything, paths)}"
     )
+
+
+def _format_base(base: Cell) -> str:
+    whole = t_interval(base.known_values)
+    return format_mean(whole, digits_of_intervals([whole]))
 
 
 def _describe_turned(summary: Summary) -> str:
@@ -355,8 +368,9 @@ def plot(summary: Summary) -> Any:
     paths = find_varying([*summary.bases, *(row.cell for row in summary.rows)])
     axis.axvline(0, color="#444444", linewidth=0.8)
     _draw_tasks(axis, summary, rows)
+    digits = _choose_digits(summary)
     for y, row in enumerate(rows):
-        _draw_line(axis, row, y)
+        _draw_line(axis, row, y, digits)
     _label_axes(axis, summary, rows, paths)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     made.suptitle(_write_title(summary, paths), fontsize=9)
@@ -400,13 +414,14 @@ def _label_axes(axis: Any, summary: Summary, rows: Sequence[CellOverTasks], path
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_line(axis: Any, row: CellOverTasks, y: int) -> None:
+def _draw_line(axis: Any, row: CellOverTasks, y: int, digits: Digits) -> None:
     whole = row.over_tasks
     text = "not summarised"
     if whole:
         axis.plot([whole.low, whole.high], [y + 0.12] * 2, color="black", linewidth=2.4)
         axis.plot([whole.mean], [y + 0.12], "|", color="black", markersize=11, markeredgewidth=2.4)
-        text = f"{format_number(whole.mean, 1, '+')}% {format_interval(whole.low, whole.high, 1, '+')}, n = {whole.n_seeds} seeds"
+        mean, ends = _format_whole(whole, digits)
+        text = f"{mean}% {ends}, n = {count_things(whole.n_seeds, 'seed')}"
     axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
 
 

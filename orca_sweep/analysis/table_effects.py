@@ -40,10 +40,8 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
+    count_things,
     format_csv,
-    format_interval,
-    format_number,
     format_p,
     format_percent,
 )
@@ -58,6 +56,7 @@ from orca_sweep.stats import (
     paired_contrast,
     t_interval,
 )
+from orca_sweep.stats.digits import digits_of_intervals, format_ends, format_mean, format_number
 from orca_sweep.stats.modes import Mode
 
 NAME = "table_effects"
@@ -239,17 +238,16 @@ def build_tables(effects: Effects) -> tuple[Table, ...]:
 def _build_table(effects: Effects, task: TaskEffects, i: int) -> Table:
     cells = [task.base, *(row.cell for row in task.rows)]
     paths = find_varying(cells)
-    decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
+    digits = digits_of_intervals(row.contrast.interval for row in task.rows)
     gaps = any(row.unpaired for row in task.rows)
     head = (*paths, "pairs", "difference", f"{format_percent(effects.level)} interval", "Hedges' g", "p t", "p t, Holm")
     rows = []
     for row in task.rows:
         c = row.contrast
-        spread = format_interval(c.interval.low, c.interval.high, decimals, "+")
         texts = [
             str(c.interval.n),
-            format_number(c.interval.mean, decimals, "+"),
-            spread,
+            format_mean(c.interval, digits, "+"),
+            format_ends(c.interval, digits, "+"),
             format_number(c.hedges_g, 2, "+"),
         ]
         texts += [format_p(p) for p in (c.p_t, row.p_holm, c.p_sign_flip, c.smallest_p)]
@@ -268,7 +266,8 @@ def _build_table(effects: Effects, task: TaskEffects, i: int) -> Table:
 
 def _write_caption(effects: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Sequence[str]) -> str:
     whole = t_interval(task.base.known_values)
-    known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
+    mean = format_mean(whole, digits_of_intervals([whole]))
+    known = f", mean {mean} over {count_things(whole.n, 'seed')}" if whole.n else ", no ok trial yet"
     return (
         f"{effects.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.describe(paths)}{known}),"
         f" mean over pairs of the same seed with the {format_percent(effects.level)} Student-t interval of that mean over"

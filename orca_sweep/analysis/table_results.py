@@ -1,13 +1,13 @@
 """Results per task: a row per cell with its levels, n, mean, interval, and missing trials.
 
-Means are over seeds, and intervals are Student-t intervals of that mean over the same seeds. The row of a cell counts its
+Means are over seeds, and intervals are Student-t intervals of that mean over the same seeds, computed on the logit or log
+scale where the metric is bounded, so that they stay within its bounds. The row of a cell counts its
 trials that are not ok, and its mean leaves them out, unless the space scores them as the worst of their task. No mean
 includes tuning candidates. An A/A cell has a separate row below the cells.
 
 Writes table_results.csv (all digits, one line per cell), .md and .tex (booktabs).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +27,13 @@ from orca_sweep.analysis.writing import (
     Output,
     Record,
     Table,
-    decimals_of,
     format_csv,
-    format_number,
     format_percent,
 )
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results
+from orca_sweep.stats import UNBOUNDED, Bounds, describe_interval
+from orca_sweep.stats.digits import digits_of_intervals, format_ends, format_mean, format_sd
 from orca_sweep.stats.modes import Mode
 
 NAME = "table_results"
@@ -48,6 +48,8 @@ class TaskResults:
     mode: Mode
     unit: str
     cells: tuple[Cell, ...]
+    bounds: Bounds = UNBOUNDED
+    """What the metric can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,14 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
         ordered = sorted(cells, key=lambda cell: cell.role == "aa")
         measured = metric_of(cells)
         made.append(
-            TaskResults(task=task, metric=measured.name, mode=measured.mode, unit=measured.unit, cells=tuple(ordered))
+            TaskResults(
+                task=task,
+                metric=measured.name,
+                mode=measured.mode,
+                unit=measured.unit,
+                cells=tuple(ordered),
+                bounds=measured.bounds,
+            )
         )
     return ResultsTable(tasks=tuple(made), column=metric or results.metric, level=level, notes=results.notes)
 
@@ -98,7 +107,7 @@ def _make_record(table: ResultsTable, cell: Cell) -> Record:
         "sd": i.sd,
         "low": i.low,
         "high": i.high,
-        "interval": f"{format_percent(i.level)} Student-t interval of the mean over n seeds",
+        "interval": describe_interval(i.level, i.bounds, "the mean over n seeds"),
         "n_planned": len(cell.trials),
         "n_not_ok": cell.n_not_ok,
         "not_ok": describe_lacking(cell.status_counts),
@@ -121,35 +130,32 @@ def _build_table(table: ResultsTable, task: TaskResults, i: int) -> Table:
     paths = find_varying(task.cells)
     tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen_levels(cell)))
     has_aa = any(cell.role == "aa" for cell in task.cells)
-    decimals = decimals_of(cell.interval.half_width for cell in task.cells)
+    digits = digits_of_intervals(cell.interval for cell in task.cells)
     head = (*paths, *(f"{path} (tuned)" for path in tuned), *(["cell"] if has_aa else []))
     blocks: list[list[tuple[str, ...]]] = [[], []]
     for cell in task.cells:
         texts = [cell.labels[path] for path in paths]
         texts += [write_level(_chosen_levels(cell).get(path)) for path in tuned]
         texts += [{"aa": "A/A"}.get(cell.role, "cell")] if has_aa else []
-        counts = (str(cell.interval.n), _format_mean(cell, decimals), describe_lacking(cell.status_counts) or "0")
-        blocks[cell.role == "aa"].append((*texts, *counts))
+        whole = cell.interval
+        numbers = (str(whole.n), format_mean(whole, digits), format_ends(whole, digits), format_sd(whole, digits))
+        blocks[cell.role == "aa"].append((*texts, *numbers, describe_lacking(cell.status_counts) or "0"))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
         caption=_write_caption(table, task, paths),
-        head=(*head, "n", "mean ± half-width", "not ok"),
-        align=f"{'l' * len(head)}rrl",
+        head=(*head, "n", "mean", f"{format_percent(table.level)} interval", "sd", "not ok"),
+        align=f"{'l' * len(head)}rrrrl",
         blocks=tuple(tuple(block) for block in blocks),
         notes=(*table.notes, *_list_notes(task.cells)),
     )
 
 
-def _format_mean(cell: Cell, decimals: int) -> str:
-    mean, half = format_number(cell.interval.mean, decimals), cell.interval.half_width
-    return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
-
-
 def _write_caption(table: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     return (
-        f"{table.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {format_percent(table.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
+        f"{table.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds with the"
+        f" {describe_interval(table.level, task.bounds, 'that mean')}; sd: standard deviation over the same seeds."
+        f" {describe_completeness(task.cells)}"
         f"{describe_shared(task.cells, paths)}"
     )
 

@@ -9,6 +9,7 @@ from orca_sweep.analysis.writing import join_lines
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, summarise_cells
+from orca_sweep.stats import Bounds
 from orca_sweep.stats.modes import Mode, describe_mode
 
 # Cells --------------------------------------------------------------------------------------------
@@ -50,12 +51,25 @@ def require_columns(results: Results, columns: Iterable[str]) -> None:
 def metric_of(cells: Sequence[Cell]) -> TaskMetric:
     """Returns the metric of the cells of a task; its name is 'metric' while no trial is ok."""
     name = next((cell.metric for cell in cells if cell.metric), "metric")
-    return TaskMetric(name=name, mode=cells[0].mode, unit=cells[0].unit)
+    return TaskMetric(name=name, mode=cells[0].mode, unit=cells[0].unit, bounds=cells[0].bounds)
 
 
 def describe_metric(metric: str, mode: Mode) -> str:
     """Returns 'error; lower is better'."""
     return f"{metric}; {describe_mode(mode)}"
+
+
+def describe_scales(bounds_by_task: Mapping[str, Bounds]) -> str:
+    """Returns a sentence on the scale of the intervals of means of bounded metrics; empty if none is bounded."""
+    tasks: dict[Bounds, list[str]] = {}
+    for task, bounds in bounds_by_task.items():
+        tasks.setdefault(bounds, []).append(shorten_text(task))
+    scales = [
+        f"on the {bounds.scale} scale, so they stay {bounds}" + f" ({', '.join(names)})" * (len(tasks) > 1)
+        for bounds, names in tasks.items()
+        if bounds.scale != "plain"
+    ]
+    return f"Intervals of means are computed {' and '.join(scales)}." if scales else ""
 
 
 def better_side(mode: Mode) -> str:

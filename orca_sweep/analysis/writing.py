@@ -20,10 +20,10 @@ from typing import Any
 
 from orca_sweep.errors import InputError
 from orca_sweep.record_files import read_regular_file
+from orca_sweep.stats.digits import MINUS, NOTHING
 from orca_sweep.visible import escape_controls
 
 Record = Mapping[str, object]
-MINUS, NOTHING = "\u2212", "\u2013"
 WRITTEN = ".orca-sweep-written"
 """A file in the folder, with a line 'SHA-256  name' for each file that was written."""
 PICTURE_DPI = 150
@@ -64,16 +64,15 @@ class Output:
 # Numbers as text ----------------------------------------------------------------------------------
 
 
-def decimals_of(spreads: Iterable[float]) -> int:
-    """Returns the number of decimals that shows two digits of the middle spread; 4 without a spread.
+def count_things(n: int, noun: str) -> str:
+    """Returns '1 trial', '1,861 trials'."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
-    The smallest spread shows one digit, if that takes at most two more decimals.
-    """
-    places = sorted(-math.floor(math.log10(x)) for x in spreads if 0 < x < math.inf)
-    if not places:
-        return 4
-    middle = places[len(places) // 2] + 1
-    return min(8, max(0, middle, min(places[-1], middle + 2)))
+
+def format_hours(seconds: float) -> str:
+    """Returns the number of hours, without a unit, to three digits or whole: '0.238', '1,204'."""
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def format_percent(share: float) -> str:
@@ -81,25 +80,11 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
-def format_number(value: float, decimals: int, sign: str = "") -> str:
-    """Returns a rounded number with a typographic minus; NaN is a dash. ``sign`` '+' also marks positive numbers."""
-    if not math.isfinite(value):
-        return NOTHING
-    text = f"{value:{sign}.{decimals}f}"
-    return text.replace("-", MINUS) if float(text) else text.replace("-", "")
-
-
 def format_p(p: float) -> str:
     """Returns a p value with three digits, or '<0.001'."""
     if math.isnan(p):
         return NOTHING
     return "<0.001" if p < 0.001 else f"{p:.3g}"
-
-
-def format_interval(low: float, high: float, decimals: int, sign: str = "") -> str:
-    """Returns '[0.11, 0.23]'."""
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"[{format_number(low, decimals, sign)}, {format_number(high, decimals, sign)}]" if known else NOTHING
 
 
 def join_lines(text: str) -> str:

@@ -143,13 +143,14 @@ def _describe_record(record: Any, is_metric: bool) -> Name:
     details = {"extra": extra, **({"dims": dims} if hasattr(record, "dims") else {})}
     mode = f"{record.mode}, {describe_mode(record.mode)}; " if is_metric else ""
     unit = f" ({record.unit})" if is_metric and record.unit else ""
+    bounds = f"; {record.bounds}" if is_metric and str(record.bounds) else ""
     if is_metric:
-        details |= {"mode": record.mode, "unit": record.unit or None}
+        details |= {"mode": record.mode, "unit": record.unit or None, "low": record.low, "high": record.high}
     start = f"{dims}D; " if dims else ""
     end = f" [needs the extra '{extra}']" if extra else ""
     return Name(
         name=record.name,
         meaning=record.meaning,
         details=details,
-        line=f"{start}{mode}{record.meaning}{unit}{end}",
+        line=f"{start}{mode}{record.meaning}{bounds}{unit}{end}",
     )

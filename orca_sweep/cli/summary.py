@@ -14,6 +14,7 @@ from orca_sweep.cli.paths import shorten_path
 from orca_sweep.cli.terminal import print_command, print_lines, print_table, print_text
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import OrcaSweepError, first_line
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, to_ascii
 from orca_sweep.stats.modes import describe_mode
 
 if TYPE_CHECKING:
@@ -125,18 +126,24 @@ def draw_figures(results: "Results", out: Path, console: Console) -> tuple[list[
 
 def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
     """Prints the cells and returns them."""
+    from orca_sweep.analysis.tables import by_task, describe_scales
     from orca_sweep.results import summarise_cells
 
     cells = summarise_cells(results)
     has_roles = any(cell.role != "replicate" for cell in cells)
     tuned = [f"{path} (tuned)" for path in results.tuned]
+    digits = {task: digits_of_intervals(cell.interval for cell in of_task) for task, of_task in by_task(cells).items()}
     rows = []
     for cell in cells:
         chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        rows.append((*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_write_numbers(cell)))
+        numbers = _write_numbers(cell, digits[cell.task])
+        rows.append((*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *numbers))
     print_text(console, _write_heading(cells, results.metric))
     head = (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok")
     print_table(console, head, rows)
+    scales = describe_scales({cell.task: cell.bounds for cell in cells})
+    if scales:
+        print_text(console, scales)
     efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
     if results.tuned:
         counts = " to ".join(map(str, efforts))
@@ -158,10 +165,9 @@ def _write_heading(cells: Sequence["Cell"], column: str) -> str:
     return f"{column} ({'; '.join(measures)}), mean over n seeds with Student-t interval:"
 
 
-def _write_numbers(cell: "Cell") -> tuple[str, str, str, str]:
+def _write_numbers(cell: "Cell", digits: Digits) -> tuple[str, str, str, str]:
     interval = cell.interval
     not_ok = ", ".join(f"{n} {status}" for status, n in cell.status_counts.items() if status != "ok") or "0"
     not_ok += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
-    mean = f"{interval.mean:.4f}" if interval.n else "-"
-    span = f"{interval.low:.4f} .. {interval.high:.4f}" if interval.n > 1 else "-"
-    return str(interval.n), mean, span, not_ok
+    mean, span = format_mean(interval, digits), format_ends(interval, digits)
+    return str(interval.n), to_ascii(mean), to_ascii(span), not_ok

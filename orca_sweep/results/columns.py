@@ -60,6 +60,13 @@ TRIAL_MEASURES = _make_columns(
         ("metric", "string", "", "name of the task's metric"),
         ("metric_mode", "string", "", "min: lower values are better; max: higher values are better"),
         ("metric_unit", "string", "", "unit of the metric; empty for plain numbers"),
+        ("metric_low", "double", "metric", "lowest possible value of the metric; null without one, or if not recorded"),
+        (
+            "metric_high",
+            "double",
+            "metric",
+            "highest possible value of the metric; null without one, or if not recorded",
+        ),
         ("task_declared", "string", "", "declaration of the task; null for a registered task"),
         ("proxy_declared", "string", "", "declaration of the proxy; null for a registered proxy"),
         (
@@ -201,6 +208,12 @@ TRIAL_MEASURES = _make_columns(
         ("content.body", "string", "", "SHA-256 of the files of a local body; null for other bodies"),
         ("content.code", "string", "", "SHA-256 of the files that the space imports; null if it imports none"),
         ("device", "string", "", "cpu or cuda"),
+        (
+            "processor",
+            "string",
+            "",
+            "model of the GPU that the trial ran on, or else of the processor; null if not known",
+        ),
         ("n_threads", "int64", "", "torch threads; another number may change the last bits of results"),
         ("host", "string", "", "node that the trial ran on"),
         ("started_at", "time", "UTC", "when the trial began, or its last attempt if it was resumed"),

@@ -87,7 +87,7 @@ STAMPS_FILE: TypeAdapter[Any] = TypeAdapter(
 def _about_type() -> TypeAdapter[Any]:
     optional = {
         "question": str, "factors": list[str], "tuned": list[str], "worst": list[str], "metric": str,
-        "margins": dict[str, float], "reveals": list[tuple[str, int]],
+        "margins": dict[str, float], "reveals": list[tuple[str, int]], "search": dict[str, Any], "rules": dict[str, Any],
     }  # fmt: skip
     sweep = fields_type("CollectedSweep", space=str, **{name: NotRequired[kind] for name, kind in optional.items()})
     return TypeAdapter(fields_type("About", sha256=str, schema_version=int, sweeps=list_of(sweep)))

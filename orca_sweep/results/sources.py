@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orca_sweep.config import CONTENTS, canonical_json, knobs
+from orca_sweep.config.labels import write_level
 from orca_sweep.config.naming import DECLARED_FIELDS
 from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import read_regular_file
@@ -27,6 +28,7 @@ from orca_sweep.results.records import (
 )
 from orca_sweep.results.tables import TABLES, read_about, read_table
 from orca_sweep.space.manifest import MANIFEST, PLANNED, PLANNED_BEFORE, SweepManifest, require_manifest
+from orca_sweep.space.tuning import Range
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,6 +124,8 @@ class _Sweep(Source):
             "metric": manifest.metric,
             "margins": _list_margins(manifest),
             "reveals": [[look.time, len(look.trials)] for look in self.log],
+            "search": _describe_search(manifest),
+            "rules": _describe_rules(manifest),
         }
 
     def list_uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
@@ -151,6 +155,32 @@ class _Sweep(Source):
         if row.get("started_at"):
             row["n_reveals_before"] = sum(look.time <= row["started_at"] for look in self.log)
         return {**record, "row": row if is_sealed else {**row, **unseal_metrics(record)}}
+
+
+def _describe_search(manifest: SweepManifest) -> dict[str, Any]:
+    """Returns how the sweep tunes: the method, the run seeds of candidates, and the range or list of each field."""
+    if not manifest.tune:
+        return {}
+    fields = {
+        path: {"low": values.low, "high": values.high, "log": values.log}
+        if isinstance(values, Range)
+        else [write_level(value) for value in values]
+        for path, values in manifest.tune.items()
+    }
+    search = manifest.search
+    return {"method": search.method, "seeds": list(search.seeds), "fields": fields}
+
+
+def _describe_rules(manifest: SweepManifest) -> dict[str, Any]:
+    """Returns what may end a trial early or run it again, and the kind of GPU that the sweep asks for."""
+    rules = {
+        "prune": manifest.prune.model_dump() if manifest.prune else None,
+        "budget": manifest.budget.model_dump(exclude_none=True) or None,
+        "trial_s": manifest.limits.trial_s,
+        "retry": {status: rule.retry for status, rule in manifest.outcomes.items() if rule.retry} or None,
+        "accelerator_type": manifest.resources.accelerator_type,
+    }
+    return {name: value for name, value in rules.items() if value is not None}
 
 
 def _list_margins(manifest: SweepManifest) -> dict[str, float]:

@@ -11,7 +11,7 @@ from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.tables import Results
-from orca_sweep.stats import Interval, t_interval
+from orca_sweep.stats import UNBOUNDED, Bounds, Interval, t_interval
 from orca_sweep.stats.modes import Mode
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Cell:
     mode: Mode = "min"
     """Whether lower or higher values are better."""
     unit: str = ""
+    bounds: Bounds = UNBOUNDED
+    """What the metric can be, as the rows say."""
     levels: Mapping[str, Any]
     """The level of every factor, as the table stores it."""
     labels: Mapping[str, str]
@@ -58,7 +60,7 @@ class Cell:
     trials: tuple[CellTrial, ...]
     """In the order of the table, without candidates of tuning."""
     interval: Interval
-    """Student-t interval of the mean over the trials that count."""
+    """Student-t interval of the mean over the trials that count; within the bounds of the metric."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """The settings that tuning within the cell chose."""
     n_searched: int = 0
@@ -128,7 +130,7 @@ def summarise_cells(
         measures: further columns to keep for each trial; columns that the tables lack are left out.
 
     Raises:
-        InputError: as in `score_trials`.
+        InputError: as in `score_trials`, or if a value lies outside of the bounds that the rows state.
     """
     memory = results.remembered
     if memory is None:
@@ -144,6 +146,8 @@ def summarise_cells(
 
 def _summarise_rows(results: Results, metric: str | None, level: float, measures: Iterable[str]) -> tuple[Cell, ...]:
     trials = score_trials(results, metric)
+    metrics = read_task_metrics(results.trials)
+    _check_bounds(trials, metrics, metric or results.metric)
     paths = _find_telling_columns(trials.drop_duplicates("cell_id"), results)
     labels = {f"label {path}": results.label_column(path) for path in paths}
     measures = [name for name in measures if name in trials]
@@ -152,10 +156,28 @@ def _summarise_rows(results: Results, metric: str | None, level: float, measures
     rows: dict[str, list[dict[Any, Any]]] = {}
     for row in trials[list(dict.fromkeys(needed))].assign(**labels).to_dict("records"):
         rows.setdefault(str(row["cell_id"]), []).append(row)
-    summary = _Summary(
-        results=results, paths=paths, measures=measures, level=level, metrics=read_task_metrics(results.trials)
-    )
+    summary = _Summary(results=results, paths=paths, measures=measures, level=level, metrics=metrics)
     return tuple(summary.make_cell(cell_id, cell_rows) for cell_id, cell_rows in rows.items())
+
+
+def _check_bounds(trials: "pd.DataFrame", metrics: "Mapping[str, TaskMetric]", column: str) -> None:
+    """Refuses values that the metric cannot have.
+
+    Raises:
+        InputError: naming the first trial of each such task.
+    """
+    problems = []
+    counted = trials.loc[trials["counts"] & trials["value"].notna(), ["task", "trial_id", "value"]]
+    for task, rows in counted.groupby("task", sort=False):
+        bounds = metrics[str(task)].bounds
+        if not bounds.contain(rows["value"].to_numpy()):
+            first = rows[[not bounds.contain([value]) for value in rows["value"]]].iloc[0]
+            problems.append(
+                f"{task}: trial {first['trial_id']} has {column} {first['value']:g}, but its metric {metrics[str(task)].name}"
+                f" lies {bounds}. Correct low and high of the metric, and run the trial again."
+            )
+    if problems:
+        raise InputError(problems)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +204,11 @@ class _Summary:
             metric=names[0] if names else "",
             mode=compared.mode,
             unit=compared.unit,
+            bounds=compared.bounds,
             levels={path: first[path] for path in self.results.factors},
             labels={path: str(first[f"label {path}"]) for path in self.paths},
             trials=trials,
-            interval=t_interval([trial.value for trial in trials if trial.counts], self.level),
+            interval=t_interval([trial.value for trial in trials if trial.counts], self.level, compared.bounds),
             chosen={path: first[path] for path in self.results.tuned} if rows else {},
             n_searched=len(cell_rows) - len(rows),
         )
@@ -281,13 +304,14 @@ class TaskMetric:
     """Empty as long as no trial is ok."""
     mode: Mode = "min"
     unit: str = ""
+    bounds: Bounds = UNBOUNDED
 
 
 def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
     """Returns the metric of each task; rows that name none, such as those of trials that never ran, do not count.
 
     Raises:
-        InputError: for each task whose ok trials have different metrics, since no mean may mix them.
+        InputError: for each task whose ok trials have different metrics or bounds, since no mean may mix them.
     """
     columns = [name for name in ("metric", "metric_mode", "metric_unit") if name in trials]
     metrics = {str(task): TaskMetric() for task in trials["task"].unique()}
@@ -301,9 +325,36 @@ def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
                 f"{task}: its trials were compared on different metrics ({' and '.join(names)}), and no mean may mix them."
                 " Collect their sweeps into separate tables, or rename one of the tasks."
             )
-        first = {key: value for key, value in facts[0].items() if isinstance(value, str)}
-        mode: Mode = "max" if first.get("metric_mode") == "max" else "min"
-        metrics[str(task)] = TaskMetric(name=first.get("metric", ""), mode=mode, unit=first.get("metric_unit", ""))
+        bounds, *more = _read_bounds(rows) or [UNBOUNDED]
+        if more:
+            problems.append(
+                f"{task}: its rows state different bounds of {facts[0]['metric']} ({bounds} and {more[0]}), so they are"
+                " different metrics. Collect their sweeps into separate tables, or rename one of the tasks."
+            )
+        metrics[str(task)] = _make_metric(facts[0], bounds)
     if problems:
         raise InputError(problems)
     return metrics
+
+
+def _make_metric(facts: Mapping[Any, Any], bounds: Bounds) -> TaskMetric:
+    """Returns the metric that a row names; NaN stands for what it does not name."""
+    texts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    return TaskMetric(
+        name=texts.get("metric", ""),
+        mode="max" if texts.get("metric_mode") == "max" else "min",
+        unit=texts.get("metric_unit", ""),
+        bounds=bounds,
+    )
+
+
+def _read_bounds(rows: "pd.DataFrame") -> list[Bounds]:
+    """Returns the different bounds that rows state; rows of earlier versions state none."""
+    names = ("metric_low", "metric_high")
+    if not set(names) <= set(rows):
+        return []
+    pairs = rows[list(names)].astype(float).drop_duplicates().itertuples(index=False)
+    bounds = [
+        Bounds(low=-math.inf if low != low else low, high=math.inf if high != high else high) for low, high in pairs
+    ]
+    return [pair for pair in bounds if pair != UNBOUNDED]

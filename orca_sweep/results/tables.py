@@ -55,6 +55,12 @@ class Results:
     """By task, pairs of a space and the margin that it fixes: the smallest difference that matters, in the metric's unit."""
     reveals: tuple[tuple[str, str, int], ...] = ()
     """Each reveal of test metrics: space, time in UTC, and number of trials that it showed for the first time."""
+    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By space that tunes: ``method``, run ``seeds`` of candidates, and ``fields``: a range or a list of levels each. Tables of
+    earlier versions do not have it."""
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By space, what may end a trial early or run it again (``prune``, ``budget``, ``trial_s``, ``retry``), and the
+    ``accelerator_type`` that it asks for. Tables of earlier versions do not have it."""
     n_sealed: int = 0
     """Number of ok trials whose test metrics are sealed."""
     notes: tuple[str, ...] = ()
@@ -224,6 +230,8 @@ def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mappi
         stages=frames["stages"],
         margins=_merge_margins(sweeps),
         reveals=tuple((sweep["space"], time, n) for sweep in sweeps for time, n in sweep.get("reveals", ())),
+        searches={sweep["space"]: sweep["search"] for sweep in sweeps if sweep.get("search")},
+        rules={sweep["space"]: sweep["rules"] for sweep in sweeps if "rules" in sweep},
         n_sealed=n_sealed,
     )
 

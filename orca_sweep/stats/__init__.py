@@ -43,7 +43,15 @@ from orca_sweep.stats.fractions import (
     find_missing_rows,
     half_normal_quantiles,
 )
-from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
+from orca_sweep.stats.intervals import (
+    UNBOUNDED,
+    Bounds,
+    Interval,
+    Proportion,
+    describe_interval,
+    t_interval,
+    wilson_interval,
+)
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import (
     LEAST_CELLS,
@@ -71,8 +79,10 @@ __all__ = [
     "LEAST_CELLS",
     "LEAST_EFFECTS",
     "LEAST_SEEDS",
+    "UNBOUNDED",
     "WORDS",
     "AliasSet",
+    "Bounds",
     "Contrast",
     "Effect",
     "FactorContrast",
@@ -100,6 +110,7 @@ __all__ = [
     "contrast_factors",
     "contrast_fraction",
     "contrast_seeds",
+    "describe_interval",
     "describe_reason",
     "estimate_pseudo_error",
     "factor_effects",

@@ -31,6 +31,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from orca_sweep.stats.contrasts import Contrast, has_spread, holm, t_tail, two_sided_p
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_number, to_ascii
 from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding
 from orca_sweep.stats.modes import Mode, as_cost
 
@@ -232,16 +233,18 @@ def write_verdict(verdict: Verdict) -> str:
         return f"Cannot be judged: {describe_reason(verdict)}."
     shown = verdict.inner if verdict.word == "no meaningful difference" else verdict.outer
     gaps = f"; {_name_seeds(verdict.incomplete)} none" if verdict.incomplete else ""
-    numbers = f"{shown.level:.0%} interval {shown.low:+.3g} to {shown.high:+.3g}, {_count_pairs(shown.n)}{gaps}"
+    digits = digits_of_intervals([shown])
+    low, high = (to_ascii(format_number(end, digits, "+")) for end in (shown.low, shown.high))
+    numbers = f"{100 * shown.level:.4g}% interval {low} to {high}, {_count_pairs(shown.n)}{gaps}"
     family = f" after correction for {verdict.n_contrasts} contrasts" if verdict.n_contrasts > 1 else ""
     subject = "The error" if verdict.mode == "min" else "The score"
-    return f"{subject} {_describe_change(shown.mean)} ({numbers}), {_describe_side(verdict)}{family}: {verdict.word}."
+    return f"{subject} {_describe_change(shown.mean, digits)} ({numbers}), {_describe_side(verdict)}{family}: {verdict.word}."
 
 
-def _describe_change(mean: float) -> str:
+def _describe_change(mean: float, digits: Digits) -> str:
     if mean == 0:
         return "does not change"
-    return f"rises by {mean:.3g}" if mean > 0 else f"falls by {-mean:.3g}"
+    return f"{'rises' if mean > 0 else 'falls'} by {format_number(abs(mean), digits)}"
 
 
 def _describe_side(verdict: Verdict) -> str:

@@ -1,5 +1,7 @@
 """Tasks: records of target problems. A task is data, three splits, a loss, a metric and a recipe."""
 
+from typing import Any
+
 from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
@@ -62,10 +64,11 @@ def find_task(name: str) -> Task:
     )
 
 
-def describe_metric(task: Task) -> dict[str, str]:
-    """Returns name, mode and unit of the task's metric, by their columns in the trials table."""
+def describe_metric(task: Task) -> dict[str, Any]:
+    """Returns name, mode, unit and bounds of the task's metric, by their columns in the trials table."""
     metric = METRICS.get(task.metric)
-    return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit}
+    bounds = {"metric_low": metric.low, "metric_high": metric.high}
+    return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit, **bounds}
 
 
 def canonicalise_task(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
+from orca_sweep.stats.intervals import Bounds
 from orca_sweep.stats.modes import MODES, Mode, worst_value
 from orca_sweep.tasks.losses import IGNORED, check_same_shape
 from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_input_error
@@ -27,6 +28,10 @@ class Metric:
     """``min``: lower is better; ``max``: higher is better. Nothing else in the package decides this."""
     unit: str = ""
     """Unit of the metric's values; empty for plain numbers such as shares and ratios."""
+    low: float | None = None
+    """The lowest possible value; None if there is none. Intervals of means stay above it."""
+    high: float | None = None
+    """The highest possible value; None if there is none."""
     unscored: Callable[[np.ndarray, np.ndarray], int] = lambda prediction, target: 0
     """(predictions, targets) -> the number of classes (proteins for mae8, outputs for R2) without a defined metric."""
     takes_gaps: bool = False
@@ -44,14 +49,31 @@ class Metric:
             else (f"unit = {self.unit!r} is not printable text.")
         )
         function = explain_function(self.measure, "(predictions, targets)")
-        refuse_record("metric", self.name, self.meaning, [function, mode, unit])
+        refuse_record("metric", self.name, self.meaning, [function, mode, unit, self._explain_bounds()])
+
+    def _explain_bounds(self) -> str | None:
+        """Returns what is wrong with the bounds, if anything is."""
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and math.isfinite(value)):
+                return f"{name} = {value!r}. It is a finite number, or None without a bound."
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            return f"low = {self.low!r} is not below high = {self.high!r}."
+        return None
+
+    @property
+    def bounds(self) -> Bounds:
+        """The values that it can take."""
+        return Bounds(
+            low=-math.inf if self.low is None else self.low, high=math.inf if self.high is None else self.high
+        )
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
         """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if infinitely bad.
 
         Raises:
             InputError: if the lengths differ, or the shapes of a dense metric do; or if the metric itself raises, gives
-                no number, or is infinitely good.
+                no number, is infinitely good, or lies outside of its bounds.
             DataError: if the metric is not defined on these targets, for example if no class can be scored.
         """
         where = f"metric {self.name!r}"
@@ -73,6 +95,10 @@ class Metric:
             )
         if math.isinf(value) and value != worst_value(self.mode):
             raise InputError(f"{where} is {value}, so it has no mean. Bound it in the metric, or use another.")
+        if math.isfinite(value) and not self.bounds.contain([value]):
+            raise InputError(
+                f"{where} is {value:g}, but its record says that it lies {self.bounds}. Correct one of them."
+            )
         return value
 
     def count_unscored(self, prediction: np.ndarray, target: np.ndarray) -> int:
@@ -87,6 +113,10 @@ class Metric:
             raise to_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _to_number(where: str, value: Any) -> float:
     """Returns the value of a metric as a float.
 
@@ -96,7 +126,7 @@ def _to_number(where: str, value: Any) -> float:
     shape = getattr(value, "shape", ())
     if shape == () and hasattr(value, "item") and not isinstance(value, str | bytes):
         value = value.item()
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if _is_number(value):
         return float(value)
     what = f"an array of shape {tuple(shape)}" if shape else f"{value!r:.60}"
     raise InputError(f"{where} gives {what}. A metric gives one number for a whole split. Correct it.")
@@ -275,13 +305,15 @@ METRICS: Registry[Metric] = Registry("metric")
 """All metrics; a module under ``imports`` adds its own with ``METRICS.add(Metric(...))``."""
 WRONG, RIGHT, TARGET = "share of wrong labels", "share of right labels", "units of the target"
 for _metric in (
-    Metric(name="error", measure=_error_rate, meaning="1 - accuracy", mode="min", unit=WRONG),
-    Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", unit=RIGHT),
+    Metric(name="error", measure=_error_rate, meaning="1 - accuracy", mode="min", low=0, high=1, unit=WRONG),
+    Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", low=0, high=1, unit=RIGHT),
     Metric(
         name="macro-f1-error",
         measure=_subtract_from_one(_macro_f1),
         meaning="1 - mean F1 of the classes that occur",
         mode="min",
+        low=0,
+        high=1,
         unscored=_count_unmet,
     ),
     Metric(
@@ -289,6 +321,8 @@ for _metric in (
         measure=_macro_f1,
         meaning="mean F1 of the classes that occur",
         mode="max",
+        low=0,
+        high=1,
         unscored=_count_unmet,
     ),
     Metric(
@@ -296,6 +330,8 @@ for _metric in (
         measure=_subtract_from_one(_mean_auroc),
         meaning="1 - mean AUROC of the classes with positives and negatives",
         mode="min",
+        low=0,
+        high=1,
         unscored=_count_one_sided,
     ),
     Metric(
@@ -303,6 +339,8 @@ for _metric in (
         measure=_mean_auroc,
         meaning="mean AUROC of the classes with positives and negatives",
         mode="max",
+        low=0,
+        high=1,
         unscored=_count_one_sided,
     ),
     Metric(
@@ -310,6 +348,8 @@ for _metric in (
         measure=_subtract_from_one(_mean_average_precision),
         meaning="1 - mean average precision of the classes with positives",
         mode="min",
+        low=0,
+        high=1,
         unscored=_count_without_positives,
     ),
     Metric(
@@ -317,6 +357,8 @@ for _metric in (
         measure=_mean_average_precision,
         meaning="mean average precision of the classes with positives",
         mode="max",
+        low=0,
+        high=1,
         unscored=_count_without_positives,
     ),
     Metric(
@@ -324,6 +366,8 @@ for _metric in (
         measure=_ovo_auroc_error,
         meaning="1 - mean AUROC of all pairs of classes that occur",
         mode="min",
+        low=0,
+        high=1,
         unscored=_count_absent,
     ),
     Metric(
@@ -331,6 +375,8 @@ for _metric in (
         measure=_point_auroc_error,
         meaning="1 - AUROC of the scores of all points",
         mode="min",
+        low=0,
+        high=1,
         takes_gaps=True,
     ),
     Metric(
@@ -338,19 +384,32 @@ for _metric in (
         measure=_thresholded_auroc_error,
         meaning="1 - balanced accuracy of all points at probability 0.5",
         mode="min",
+        low=0,
+        high=1,
         takes_gaps=True,
     ),
-    Metric(name="relative-l2", measure=_relative_l2, meaning="mean over samples of ||p - t|| / ||t||", mode="min"),
-    Metric(name="nrmse", measure=_relative_l2, meaning="mean over samples of RMSE / RMS of the target", mode="min"),
     Metric(
-        name="mse", measure=_mse, meaning="mean squared error", mode="min", unit=f"squared {TARGET}", takes_gaps=True
+        name="relative-l2", measure=_relative_l2, meaning="mean over samples of ||p - t|| / ||t||", mode="min", low=0
     ),
-    Metric(name="mae", measure=_mae, meaning="mean absolute error", mode="min", unit=TARGET, takes_gaps=True),
+    Metric(
+        name="nrmse", measure=_relative_l2, meaning="mean over samples of RMSE / RMS of the target", mode="min", low=0
+    ),
+    Metric(
+        name="mse",
+        measure=_mse,
+        meaning="mean squared error",
+        mode="min",
+        low=0,
+        unit=f"squared {TARGET}",
+        takes_gaps=True,
+    ),
+    Metric(name="mae", measure=_mae, meaning="mean absolute error", mode="min", low=0, unit=TARGET, takes_gaps=True),
     Metric(
         name="mae8",
         measure=_mae8,
         meaning="mean over proteins of the absolute error of pairs below 8 Angstrom, 24 or more apart in the chain",
         mode="min",
+        low=0,
         unit="Angstrom",
         unscored=_count_without_pairs,
         takes_gaps=True,
@@ -360,6 +419,7 @@ for _metric in (
         measure=_r2_error,
         meaning="1 - R2, mean over outputs",
         mode="min",
+        low=0,
         unscored=_count_constant_outputs,
     ),
     Metric(
@@ -367,6 +427,7 @@ for _metric in (
         measure=_subtract_from_one(_r2_error),
         meaning="R2, mean over outputs",
         mode="max",
+        high=1,
         unscored=_count_constant_outputs,
     ),
 ):

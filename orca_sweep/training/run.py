@@ -19,6 +19,7 @@ from orca_sweep.store import find_full_disk, made_with, numeric_versions
 from orca_sweep.training.context import CHECKPOINT, RunContext, RunRecord, find_home
 from orca_sweep.training.meter import Meter
 from orca_sweep.training.stages import run_stages
+from orca_sweep.training.worker import name_processor
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.records import ResolvedTrial, resolve_config
 from orca_sweep.trial.shared_stages import name_pretraining
@@ -148,6 +149,7 @@ def _identify(config: TrialConfig, worker: "Worker") -> dict[str, Any]:
         "cell_id": config.cell_id,
         "started_at": now(),
         "device": worker.device,
+        "processor": name_processor(worker.device),
         "n_threads": worker.n_threads,
         "host": platform.node(),
         "code_version": __version__,

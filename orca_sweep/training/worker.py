@@ -1,13 +1,31 @@
 """Where a stage computes and stores its output, and how training reports its epochs."""
 
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from orca_sweep.store import Store
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Called once per epoch with the epoch's row."""
+
+
+@cache
+def name_processor(device: str) -> str | None:
+    """Returns the model of a GPU, or of this machine's processor; None if the system does not say."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or None
+    models = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return " ".join(next(models, "").split()) or None
 
 
 @dataclass(frozen=True)

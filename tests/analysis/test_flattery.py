@@ -54,7 +54,10 @@ def test_the_epoch_is_the_better_of_the_two_that_are_scored(tmp_path):
     assert (epoch.n, epoch.interval.n) == (6, 3)
     assert epoch.largest == pytest.approx(0.03)
     sd = math.sqrt(((0.01 - 0.025 / 3) ** 2 + (0.015 - 0.025 / 3) ** 2 + (0.025 / 3) ** 2) / 2)
-    assert epoch.interval.high - epoch.interval.mean == pytest.approx(4.302653 * sd / math.sqrt(3), rel=1e-5)
+    # Never below zero, so on the log scale: the mean times exp(t se / mean).
+    shift = 4.302653 * sd / math.sqrt(3) / epoch.flattery
+    assert epoch.interval.high == pytest.approx(epoch.flattery * math.exp(shift), rel=1e-4)
+    assert epoch.interval.low == pytest.approx(epoch.flattery * math.exp(-shift), rel=1e-4)
     assert epoch.note == ""
 
 
@@ -214,7 +217,9 @@ def test_the_csv_has_a_line_per_choice(tmp_path):
     record = flattery.compute(sweep(tmp_path, *WORLD))
     epoch, cell_, seed = csv.DictReader(io.StringIO(flattery.numbers(record)))
     assert (epoch["choice"], epoch["n"], epoch["n_seeds"]) == ("epoch", "6", "3")
-    assert epoch["interval"] == "95% Student-t interval of the mean over n_seeds"
+    assert epoch["interval"] == (
+        "95% Student-t interval of the mean over n_seeds, computed on the log scale so that it stays above 0"
+    )
     assert (cell_["by_validation"], cell_["by_test"]) == ("proxy none", "proxy mnist5k")
     assert float(cell_["flattery"]) == pytest.approx(0.03)
     assert (seed["n_seeds"], seed["interval"], seed["low"]) == ("", "", "")

@@ -128,8 +128,8 @@ def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
     assert "On validation data: test metrics are sealed." in read.words("verdicts")
     assert "sealed" in read.words("effects")
     assert "this is on validation data" in read.words("results")
-    assert "val_metric_best" in read.words("methods")
-    assert "The test metrics of 10 ok trials are sealed and not part of this report." in read.words("methods")
+    assert "on validation data at the epoch with the best validation metric" in read.words("methods")
+    assert "The test metrics of 10 trials are sealed and not used here." in read.words("methods")
     r.reveal(tmp_path)
     shown = made_page(r.collect([tmp_path], tmp_path / "tables"))
     assert "0.31416" in shown
@@ -274,23 +274,28 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     report = compute(sweep_folder(tmp_path, *parts, cell_rows(NONE, [0.2, 0.3], "aa", 10, **common)))
     prose = " ".join(report.methods)
     for words in (
-        "We compared 2 cells on digits", "We varied proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A cell repeated a cell with different seeds: 2 seeds (10, 11).",
-        "7 of 8 planned trials are ok; the rest: 1 failed.",
-        "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
-        "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
-        "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
-        "can give a p of 0.5 at the lowest with 2 pairs",
-        "from the A/A cell of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
+        "We compared 2 cells on the task digits", "We varied the proxy (none, mnist5k).", "3 seeds (0 to 2)",
+        "To measure noise, one cell was repeated with 2 seeds (10, 11) (A/A).",
+        "Of 8 planned trials, 7 ended well; 1 failed.",
+        "Fine-tuning used 20 epochs and a peak learning rate of 0.001.",
+        "The data were split into 100 training, 50 validation, and 60 test samples, without overlap.",
+        "split seed 3", "the metric on test data at the epoch with the best validation metric",
+        "95% Student-t", "No comparison can be made yet.",
+        "from the A/A cell of proxy none", "Nothing was tuned; all cells share a fine-tuning learning rate of 0.001.",
     ):  # fmt: skip
         assert words in prose, words
-    hours, hardware = report.compute
-    assert "The 8 trials took 4 hours in total: 16 CPU-hours and 2 GPU-hours." in hours
-    assert "This is 3.5 hours for 7 ok trials and 30 minutes for 1 trial that did not end ok." in hours
-    assert "8 trials reused stored results that took 8 hours to compute; that time is not included." in hours
+    hours, _, hardware = report.compute
+    assert (
+        "All 8 trials took 4 hours of wall time in total. This is 16 CPU-hours (wall time times threads) and 2" in hours
+    )
+    assert (
+        "Of the wall time, 3.5 hours went into 7 final trials (14 CPU-hours and 1.75 GPU-hours) and 30 minutes went into 1"
+        in hours
+    )
+    assert "8 trials reused stored stages, which saved 8 hours of computing." in hours
     assert hardware == (
-        "Hardware: 8 trials on cuda, 4 threads; 1 host. Peak GPU memory of a trial: 2,048 MiB. Code: orca-sweep 9.9."
-        " Libraries: torch=1."
+        "All 8 trials ran on a GPU (model not recorded, 0.5 GPUs per trial, 4 threads per trial), on 1 host. No trial used"
+        " more than 2,048 MiB of GPU memory. The software was orca-sweep 9.9 with torch 1."
     )
 
 
@@ -301,7 +306,7 @@ def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_
     results = sweep_folder(tmp_path, [(planned, row), (again, row)], cell_rows(MNIST, [0.2], **timed))
     assert len(results.trials) == 3
     report = compute(results)
-    assert report.compute[0].startswith("The 2 trials took 2 hours in total")
+    assert report.compute[0].startswith("All 2 trials took 2 hours of wall time in total")
     text = made_page(results)
     assert text.count(f'href="#trial/{planned["trial_id"]}"') == 2
 
@@ -315,23 +320,22 @@ def test_methods_describe_tuning_and_designs_with_holes(tmp_path):
     results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": []})
     prose = " ".join(compute(results).methods)
     assert "These are 3 of the 4 combinations of the levels" in prose
-    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates per cell" in prose
-    assert "peak learning rate tuned within each cell" in prose
+    assert "The cell had 2 candidates; all together took 4 trials. No replicate uses a seed of the search." in prose
     tasks = [
         cell_rows({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))
     ]
     prose = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
-    assert "We compared 2 cells (1 per task) on a and b" in prose
-    assert "epochs 5 for a, 9 for b" in prose
-    assert "Metric: error, lower is better (all tasks)" in prose
-    assert "We varied nothing within a task." in prose
+    assert "We compared 2 cells on 2 tasks (a and b), 1 on each" in prose
+    assert "The number of fine-tuning epochs was 5 for a and 9 for b." in prose
+    assert "The metric is the error (lower is better), computed" in prose
+    assert "Nothing was varied within a task." in prose
     odd = [
         cell_rows({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0})
         for levels in (NONE, MNIST)
     ]
     prose = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
-    assert "The run seed controlled the draws that seed_varies names (everything)" in prose
-    assert "independently of the run seed" not in prose
+    assert "The run seed controlled these draws: everything;" in prose
+    assert "whatever the run seed" not in prose
 
 
 # Incomplete sweeps --------------------------------------------------------------------------------
@@ -348,7 +352,7 @@ def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
     assert "12 unfinished: has not run to its end yet" in read.words("completeness")
     assert text.count("<td>1 failed, 6 unfinished</td>") == 2  # in the matrix and among the results
     assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in read.words("verdicts")
-    assert "12 of these trials recorded no time" in read.words("methods")
+    assert "12 trials without a recorded time (not run to an end, or lost)" in read.words("methods")
 
 
 @pytest.mark.parametrize("revealed", [True, False])
@@ -357,7 +361,7 @@ def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
     read = Read(made_page(results, None))
     assert "There is nothing to compare: no task has two cells." in read.words("verdicts")
     assert read.words("effects").endswith("There is nothing to compare: no task has two cells.")
-    assert "We ran 1 cell on digits" in read.words("methods")
+    assert "We ran 1 cell on the task digits" in read.words("methods")
     assert set(read.data("downloads")) == {"results.csv", "results.tex"}
     with pytest.raises(InputError, match="each task has only one cell"):
         compute(results, margin=["0.1"])

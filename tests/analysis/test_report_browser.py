@@ -1,5 +1,6 @@
 """The report in a real browser: it loads nothing, logs no error, and works by mouse and by keyboard."""
 
+import math
 import os
 import shutil
 
@@ -211,6 +212,18 @@ def test_the_mean_and_the_band_are_those_of_the_tables(opened, results, text):
         want = t_interval([value + 1 / point["x"] for value in BASE])
         assert point["n"] == 5
         assert [point["y"], point["low"], point["high"]] == pytest.approx([want.mean, want.low, want.high], rel=1e-4)
+
+
+def test_the_page_computes_bounded_bands_as_the_tables_do(opened, results, text):
+    from orca_sweep.stats import Bounds, t_interval
+
+    shown = opened(text)
+    for low, high in ((0, 1), (0, None), (None, 1), (None, None)):
+        for values in ([0.0, 0.0, 0.01], [0.3, 0.5, 0.4], [0.999, 1.0, 1.0], [0.2, 0.2, 0.2]):
+            bounds = Bounds(low=-math.inf if low is None else low, high=math.inf if high is None else high)
+            want, half = t_interval(values, bounds=bounds), t_interval(values).half_width
+            ends = shown.evaluate("([y, half, bounds]) => endsOf(y, half, bounds)", [want.mean, half, [low, high]])
+            assert ends == pytest.approx([want.low, want.high], rel=1e-6, abs=1e-12)
 
 
 # Trials -------------------------------------------------------------------------------------------

@@ -59,11 +59,11 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     (table,) = table_results.build_tables(record)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert rows(table) == [
-        ("none", "cell", "3", "2.0 ± 2.5", "0"),
-        ("mnist5k", "cell", "1", "4.0", "1 failed"),
-        ("none", "A/A", "2", "6.0 ± 12.7", "0"),
+        ("none", "cell", "3", "2.0", f"[{MINUS}0.5, 4.5]", "1.0", "0"),
+        ("mnist5k", "cell", "1", "4.0", NOTHING, NOTHING, "1 failed"),
+        ("none", "A/A", "2", "6.0", f"[{MINUS}6.7, 18.7]", "1.4", "0"),
     ]
-    assert "± is the half-width of the 95% Student-t interval of that mean over the same seeds" in table.caption
+    assert "mean over n seeds with the 95% Student-t interval of that mean; sd: standard deviation" in table.caption
     assert "6 of 7 planned trials are ok; the rest: 1 failed." in table.caption
     assert [note.split()[0] for note in table.notes] == ["A", "An", "No"]
     other = table_results.build_tables(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
@@ -169,7 +169,7 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
     (table,) = table_effects.build_tables(record)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
-    assert "cell minus base (proxy none, mean 0.34 over 5 seeds)" in table.caption
+    assert "cell minus base (proxy none, mean 0.340 over 5 seeds)" in table.caption
     assert "corrected for the 2 possible comparisons" in table.caption
     assert (
         "no exact test can be significant: the smallest sign-flip p is 0.0625, corrected for 2 comparisons 0.125"
@@ -523,8 +523,8 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     recorded = cost.compute(recorded_results, gpus_per_trial=0.5)
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
     whole, table = cost.build_tables(record)
-    assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
-    assert "4 trials do not say how many GPUs they held; they count with 0.5" in whole.caption
+    assert "4 trials on cuda, 4 threads; 1 trial on cpu, 4 threads; 2 hosts" in whole.caption
+    assert "Trials that do not say how many GPUs they held: 4; each counts with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
     assert "Trials that were resumed: 1. Only their last attempt counts." in whole.notes[1]
     assert rows(table)[1][-2:] == ("7.0 (2)", "41.0 (1)")
@@ -582,10 +582,8 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
     (table,) = summary_over_tasks.build_tables(record)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
-    assert (
-        "in percent of the mean of the base cell on the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
-        in table.caption
-    )
+    means = "t0 0.340 (error; lower is better); t1 3.40 (error; lower is better)"
+    assert f"in percent of the mean of the base cell on the task ({means})" in table.caption
     assert "it says nothing about other tasks" in table.notes[0]
     figure = summary_over_tasks.plot(record)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
@@ -663,9 +661,9 @@ def running(tmp_path):
 def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     record = table_results.build_tables(table_results.compute(running))
     assert [row[1:] for row in rows(record[0])] == [
-        ("1", "0.3000", "2 unfinished"),
-        ("1", "0.2000", "2 unfinished"),
-        ("0", NOTHING, "3 unfinished"),
+        ("1", "0.3000", NOTHING, NOTHING, "2 unfinished"),
+        ("1", "0.2000", NOTHING, NOTHING, "2 unfinished"),
+        ("0", NOTHING, NOTHING, NOTHING, "3 unfinished"),
     ]
     assert "2 of 9 planned trials are ok; the rest: 7 unfinished" in record[0].caption
     effects = table_effects.compute(running)
@@ -778,23 +776,10 @@ def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
     assert tables.shorten_text("a\n\u202eb") == "a b"
 
 
-def test_numbers_are_rounded_by_their_spread():
-    assert writing.decimals_of([0.0213, 0.034, 0.051]) == 3
-    assert writing.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
-    assert writing.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
-    assert writing.decimals_of([math.nan, 0.0, math.inf]) == 4
-    assert writing.decimals_of([120.0]) == 0
-    assert [writing.format_number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
-        f"{MINUS}0.12",
-        "+0.12",
-        "0.00",
-        NOTHING,
-    ]
+def test_short_texts():
     assert [writing.format_p(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
-    assert (writing.format_interval(-1.0, 2.0, 1), writing.format_interval(math.nan, 2.0, 1)) == (
-        f"[{MINUS}1.0, 2.0]",
-        NOTHING,
-    )
+    assert [writing.format_hours(3600 * h) for h in (0.2384, 99.94, 1203.7)] == ["0.238", "99.9", "1,204"]
+    assert [writing.count_things(n, "trial") for n in (0, 1, 1861)] == ["0 trials", "1 trial", "1,861 trials"]
     assert writing.format_percent(0.95) == "95%" and writing.format_percent(0.999) == "99.9%"
     assert tables.shorten_text("a" * 10, 7) == "aaa…aaa" and tables.shorten_text("abc") == "abc"
 

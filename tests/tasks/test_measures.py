@@ -1,5 +1,7 @@
 """Losses and metrics against scikit-learn, against plain loops, and by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import LOSSES, METRICS
+from orca_sweep.tasks import LOSSES, METRICS, Metric
 from orca_sweep.tasks.losses import make_loss
 from orca_sweep.tasks.measures import auroc
 
@@ -178,3 +180,49 @@ def test_labels_per_point_and_labels_that_do_not_count():
 def test_rmse_is_a_mean_over_samples():
     p, t = torch.tensor([[[1.0, 1.0]], [[3.0, 3.0]]]), torch.zeros(2, 1, 2)
     assert LOSSES.get("rmse").function(p, t).item() == pytest.approx(2.0)
+
+
+# Bounds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_values_of_a_metric_lie_within_its_bounds(name):
+    metric = METRICS.get(name)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        prediction, target = make_example(name, rng)
+        assert metric.bounds.contain([metric.compute(prediction, target)])
+
+
+def make_example(name, rng):
+    """Predictions and targets of a kind that the metric takes, some of them perfect."""
+    n = 12
+    if name == "mae8":
+        target = rng.uniform(0, 9, (2, 1, 40, 40))
+        return rng.uniform(0, 20, target.shape), target
+    if name in ("mse", "mae", "relative-l2", "nrmse", "r2", "r2-error"):
+        target = rng.normal(size=(n, 2))
+        return target + rng.choice([0.0, 1.0, 100.0]) * rng.normal(size=target.shape), target
+    if name in ("error", "accuracy", "macro-f1", "macro-f1-error", "ovo-auroc-error"):
+        target = rng.permutation([0, 1, 2] * (n // 3))
+        return np.eye(3)[target] + rng.choice([0.0, 3.0]) * rng.normal(size=(n, 3)), target
+    target = np.stack([rng.permutation([0.0, 1.0] * (n // 2)) for _ in range(2)], axis=1)
+    return 6 * target - 3 + rng.choice([0.0, 9.0]) * rng.normal(size=target.shape), target
+
+
+def test_a_metric_without_bounds_is_unbounded_and_wrong_bounds_are_refused_in_words():
+    def make(**more):
+        return Metric(name="mine", measure=lambda p, t: 1.5, meaning="mine", mode="min", **more)
+
+    assert str(make().bounds) == "" and str(make(low=0).bounds) == "above 0"
+    for more, words in (
+        ({"low": 1, "high": 0}, "low = 1 is not below high = 0"),
+        ({"low": math.inf}, "low = inf. It is a finite number"),
+        ({"high": "1"}, "high = '1'. It is a finite number"),
+        ({"high": True}, "high = True. It is a finite number"),
+    ):
+        with pytest.raises(InputError, match=words.replace(".", r"\.")):
+            make(**more)
+    with pytest.raises(InputError, match=r"metric 'mine' is 1\.5, but its record says that it lies between 0 and 1"):
+        make(low=0, high=1).compute(np.zeros((2, 1)), np.zeros((2, 1)))
+    assert make(high=2).compute(np.zeros((2, 1)), np.zeros((2, 1))) == 1.5

@@ -423,6 +423,14 @@ def test_the_best_epoch_is_the_best_validated(run):
     assert row["val_metric_last"] == values[-1]
 
 
+def test_a_row_names_the_bounds_of_its_metric_and_its_processor(run):
+    from orca_sweep.training.worker import name_processor
+
+    row, _ = run(task="tiny")
+    assert (row["metric"], row["metric_low"], row["metric_high"]) == ("error", 0, 1)
+    assert row["processor"] == name_processor("cpu") and row["processor"] in (None, " ".join(row["processor"].split()))
+
+
 def test_the_hash_is_of_the_last_epoch_s_weights_and_not_of_the_best(run, tmp_path):
     from orca_sweep.store import read_tensors, state_digest
     from orca_sweep.training.state import select_prefix

@@ -9,9 +9,10 @@ from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, find_unmatched
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
 from orca_sweep.analysis.tables import by_task, find_varying, levels_of, replicated
-from orca_sweep.analysis.writing import decimals_of, format_interval, format_number, format_p
+from orca_sweep.analysis.writing import format_p
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import WORDS
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, format_number
 from orca_sweep.stats.modes import Mode, describe_mode
 
 LOOKS: Mapping[str, str] = dict(zip(WORDS, ("helps", "hurts", "same", "undecided"), strict=True))
@@ -103,7 +104,7 @@ def lines_of(effects: Effects | None, realised: Sequence[TaskRealised]) -> tuple
 
 def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
     paths = find_varying([task.base, *(row.cell for row in task.rows)])
-    decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
+    digits = digits_of_intervals(row.contrast.interval for row in task.rows)
     return TaskLines(
         task=task.task,
         metric=task.metric,
@@ -113,7 +114,7 @@ def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
         margin=f"{task.margin.value:.3g}",
         margin_source=task.margin.source,
         lines=tuple(
-            _make_line(row, paths, decimals, find_unmatched(realised, task.base.cell_id, row.cell.cell_id))
+            _make_line(row, paths, digits, find_unmatched(realised, task.base.cell_id, row.cell.cell_id))
             for row in task.rows
         ),
         mode=task.mode,
@@ -121,16 +122,16 @@ def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
     )
 
 
-def _make_line(row: table_effects.Row, paths: Sequence[str], decimals: int, unmatched: Sequence[str] | None) -> Line:
+def _make_line(row: table_effects.Row, paths: Sequence[str], digits: Digits, unmatched: Sequence[str] | None) -> Line:
     c, i = row.contrast, row.contrast.interval
     return Line(
         cell_id=row.cell.cell_id,
         name=levels_of(row.cell, paths),
         levels={path: row.cell.labels[path] for path in paths},
         n=i.n,
-        difference=(format_number(i.mean, decimals, "+"), i.mean),
+        difference=(format_mean(i, digits, "+"), i.mean),
         low=i.low,
-        interval=format_interval(i.low, i.high, decimals, "+"),
+        interval=format_ends(i, digits, "+"),
         hedges_g=(format_number(c.hedges_g, 2, "+"), c.hedges_g),
         p_holm=(format_p(row.p_holm), row.p_holm),
         p_sign_flip=(format_p(c.p_sign_flip), c.p_sign_flip),

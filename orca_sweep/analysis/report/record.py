@@ -12,11 +12,10 @@ from orca_sweep.analysis.report.compute_statement import compute_statement
 from orca_sweep.analysis.report.methods import describe_methods
 from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
-from orca_sweep.analysis.report.wording import count_things
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
 from orca_sweep.analysis.tables import read_cells
-from orca_sweep.analysis.writing import Table, format_latex
+from orca_sweep.analysis.writing import Table, count_things, format_latex
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats.modes import describe_mode

@@ -16,10 +16,11 @@ from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import split_json
-from orca_sweep.analysis.tables import find_varying
-from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
+from orca_sweep.analysis.tables import describe_scales, find_varying
+from orca_sweep.analysis.writing import NOTHING, format_percent
 from orca_sweep.results import Cell
-from orca_sweep.stats import WORDS
+from orca_sweep.stats import WORDS, Bounds
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, format_sd
 from orca_sweep.stats.modes import describe_mode
 
 PARTS = Path(__file__).resolve().parent / "page"
@@ -52,6 +53,7 @@ def render_page(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
         marks=MARKS,
         folded=FOLDED,
         interval=_name_interval(report.level),
+        scales=describe_scales({task.task: task.bounds for task in report.table.tasks}),
         percent=format_percent(report.level),
         with_unit=figures.with_unit,
         describe_mode=describe_mode,
@@ -121,6 +123,7 @@ def _collect_data(report: Report) -> dict[str, Any]:
         "cells": {
             "cells": [_name_cell(cell) for cell in cells],
             "metrics": metrics,
+            "bounds": {task.task: _list_ends(task.bounds) for task in report.table.tasks if str(task.bounds)},
             "bases": [task.base.cell_id for task in report.effects.tasks] if report.effects else [],
             "quantiles": report.quantiles,
             "percent": format_percent(report.level),
@@ -131,6 +134,11 @@ def _collect_data(report: Report) -> dict[str, Any]:
     }
 
 
+def _list_ends(bounds: Bounds) -> list[float | None]:
+    """Returns both ends; None without an end."""
+    return [end if math.isfinite(end) else None for end in (bounds.low, bounds.high)]
+
+
 def _name_cell(cell: Cell) -> dict[str, str]:
     return {"id": cell.cell_id, "task": cell.task, "role": cell.role, "name": cell.name}
 
@@ -138,7 +146,7 @@ def _name_cell(cell: Cell) -> dict[str, str]:
 def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     """Returns a task's cells as texts; numbers come with the value to sort by."""
     paths = find_varying(task.cells)
-    decimals = decimals_of(cell.interval.half_width for cell in task.cells)
+    digits = digits_of_intervals(cell.interval for cell in task.cells)
     lacking = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
     bases = {task.base.cell_id for task in report.effects.tasks} if report.effects else set()
     return {
@@ -149,7 +157,7 @@ def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
         "has_aa": any(cell.role == "aa" for cell in task.cells),
         "rows": [
             {
-                **_lay_out_result(cell, paths, decimals),
+                **_lay_out_result(cell, paths, digits),
                 "is_base": cell.cell_id in bases,
                 "lacking": lacking.get(cell.cell_id) or "0",
             }
@@ -160,7 +168,7 @@ def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     }
 
 
-def _lay_out_result(cell: Cell, paths: Sequence[str], decimals: int) -> dict[str, Any]:
+def _lay_out_result(cell: Cell, paths: Sequence[str], digits: Digits) -> dict[str, Any]:
     i = cell.interval
     return {
         "cell_id": cell.cell_id,
@@ -169,9 +177,9 @@ def _lay_out_result(cell: Cell, paths: Sequence[str], decimals: int) -> dict[str
         "is_aa": cell.role == "aa",
         "n": i.n,
         "n_planned": len(cell.trials),
-        "mean": (format_number(i.mean, decimals), i.mean),
-        "interval": format_interval(i.low, i.high, decimals),
-        "sd": (format_number(i.sd, decimals), i.sd),
+        "mean": (format_mean(i, digits), i.mean),
+        "interval": format_ends(i, digits),
+        "sd": (format_sd(i, digits), i.sd),
     }
 
 

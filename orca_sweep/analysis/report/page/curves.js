@@ -12,21 +12,36 @@ function curveOf(stage, trialId) {
   return curve ? curve.slice(1).map((y, i) => ({ x: curve[0] + i, y })) : null;
 }
 
-function meanAt(values, x) {
+// Returns the ends of an interval around a mean; within its bounds (null: none), as stats/intervals.py computes them.
+function endsOf(y, half, [low, high]) {
+  const below = low === null ? Infinity : y - low;
+  const above = high === null ? Infinity : high - y;
+  if ((low === null && high === null) || half <= 1e-9 * Math.abs(y) || Math.min(below, above) <= 0) {
+    return [low === null ? y - half : Math.max(low, y - half), high === null ? y + half : Math.min(high, y + half)];
+  }
+  if (low === null) return [high - above * Math.exp(half / above), high - above * Math.exp(-half / above)];
+  if (high === null) return [low + below * Math.exp(-half / below), low + below * Math.exp(half / below)];
+  const shift = half * (1 / below + 1 / above);
+  const share = (step) => 1 / (1 + (above / below) * Math.exp(-step));
+  return [low + (high - low) * share(-shift), low + (high - low) * share(shift)];
+}
+
+function meanAt(values, x, bounds) {
   const n = values.length;
   const y = values.reduce((sum, value) => sum + value, 0) / n;
   if (n < 3) return { x, y, n, low: null, high: null };
   const sd = Math.sqrt(values.reduce((sum, value) => sum + (value - y) ** 2, 0) / (n - 1));
   const half = (cellData().quantiles[n - 2] * sd) / Math.sqrt(n);
-  return { x, y, n, low: y - half, high: y + half };
+  const [low, high] = endsOf(y, half, bounds);
+  return { x, y, n, low, high };
 }
 
-function meansOf(curves) {
+function meansOf(curves, bounds) {
   const at = new Map();
   for (const point of curves.flat()) {
     if (point.y !== null) push(at, point.x, point.y);
   }
-  return [...at.keys()].sort((a, b) => a - b).map((x) => meanAt(at.get(x), x));
+  return [...at.keys()].sort((a, b) => a - b).map((x) => meanAt(at.get(x), x, bounds));
 }
 
 // Returns "n = 5 seeds", or the epochs of each n if it changes.
@@ -54,7 +69,7 @@ function seriesOf(cell, stage, colour) {
   const drawn = all.filter((trial) => trial.points);
   const ok = drawn.filter((trial) => trial.status === 'ok').map((trial) => trial.points);
   const early = drawn.filter((trial) => trial.status !== 'ok').map((trial) => earlyOf(trial, stage));
-  const mean = meansOf(ok);
+  const mean = meansOf(ok, (stage === 'finetune' && ownOf(cellData().bounds, cell.task)) || [null, null]);
   const isFew = mean.every((point) => point.n < 3);
   return {
     name: cell.name + (cellData().bases.includes(cell.id) ? ' (base)' : ''),
@@ -109,8 +124,9 @@ function drawPanel() {
   const about = `${mode.name}, ${shown[0].task}: ` + series.map((line) => `${line.name}: ${line.about}`).join(' ');
   drawChart(holder, { series, xLabel: mode.x, yLabel: mode.y(shown[0]), about }, `No trial of these cells has a curve of ${mode.name}.`);
   holder.prepend(el('p', { class: 'faint' }, `${shown[0].task}, ${mode.name}`));
+  const bounded = panel.mode === 'finetune' && ownOf(cellData().bounds, shown[0].task);
   holder.append(el('p', { class: 'note' },
-    `Band: ${cellData().percent} Student-t interval of the mean over seeds at equal epoch, for three or more seeds. Trials that are not ok are in no mean.`));
+    `Band: ${cellData().percent} Student-t interval of the mean over seeds at equal epoch, for three or more seeds${bounded ? ', within the bounds of the metric' : ''}. Trials that are not ok are in no mean.`));
 }
 
 function look(id) {
