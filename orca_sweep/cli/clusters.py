@@ -3,36 +3,15 @@
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from orca_sweep.api.launching import use_ray_token
 from orca_sweep.errors import InputError
-from orca_sweep.record_files import read_regular_file
 
 if TYPE_CHECKING:
     from orca_sweep.sweep.jobs import Cluster
-
-
-def use_ray_token() -> None:
-    """Makes Ray use the token that it would find here: in the environment, or in its own file.
-
-    A cluster started with a token refuses clients that do not announce one; they must do so before ray is imported.
-
-    Raises:
-        InputError: if RAY_AUTH_TOKEN_PATH is not a readable file; Ray itself would abort.
-    """
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if path and not os.environ.get("RAY_AUTH_TOKEN"):
-        try:
-            has_token = bool((read_regular_file(Path(path)) or b"").decode().strip())
-        except (OSError, UnicodeDecodeError):
-            has_token = False
-        if not has_token:
-            raise InputError(f"RAY_AUTH_TOKEN_PATH {path}: not a file with a token. Correct the path, or unset it.")
-    if path or os.environ.get("RAY_AUTH_TOKEN") or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def open_cluster(address: str) -> "Cluster":

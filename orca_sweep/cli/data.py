@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orca_sweep.cli.paths import real_path
+from orca_sweep.api.paths import real_path
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import DataError, InputError
 

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
-from orca_sweep.cli.store import open_store
+from orca_sweep import space as spaces
+from orca_sweep.api.planning import write_cost, write_size
+from orca_sweep.api.spaces import Space
+from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.space import MAX_TRIALS, Plan, Space
+from orca_sweep.space import MAX_TRIALS
 from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
-    from orca_sweep.store import Store
 
 MAX_CELLS_SHOWN = 40
+PROBE = ("--probe measures a few epochs", "--probe measures it")
+"""How to learn the cost, if all of it or a part is unknown."""
 
 
 def plan(
@@ -44,80 +46,22 @@ def plan(
     Prints cells, trials, cost, and the smallest effects they can show. Runs nothing, except with --probe.
     """
     try:
-        planned = make_plan(space, max_trials, rehash)
+        plan = Space.from_yaml(space).plan(max_trials=max_trials, rehash=rehash, data=data, store=store, out=out)
     except InputError as error:
         if as_json:
             _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
             raise typer.Exit(2) from None
         raise
-    folder = real_path(out or Path("results") / planned.space.name)
-    opened = open_store(store or str(folder / "store"))
     if probe:
-        from orca_sweep.planning.probe import probe as run_probe
-
-        run_probe(planned, opened, real_path(data), lambda text: print(text, file=sys.stderr, flush=True))
-    estimate = _make_forecast(planned, folder, opened)
-    notes = _collect_notes(planned, data, folder)
+        plan.probe(lambda text: print(text, file=sys.stderr, flush=True))
+    estimate, notes = plan.cost, list(plan.warnings)
     if as_json:
-        _print_json(_plan_as_json(planned, estimate, notes))
+        _print_json(_plan_as_json(plan.record, estimate, notes))
     else:
-        _print_plan(planned, estimate, notes)
+        _print_plan(plan.record, estimate, notes)
 
 
-def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
-    from orca_sweep.planning.forecast import forecast
-    from orca_sweep.results import FINAL_STATUSES, read_row
-    from orca_sweep.space.manifest import read_manifest
-
-    def is_done(trial_id: str) -> bool:
-        row = read_row(folder, trial_id)
-        return row is not None and row["status"] in FINAL_STATUSES
-
-    if not folder.is_dir():
-        return forecast(planned, store)
-    manifest = read_manifest(folder) if planned.tuned else None
-    earlier = manifest.trials if manifest else ()
-    cells = {name for cell in planned.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
-    added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
-    return forecast(planned, store, is_done, sum(map(is_done, added)))
-
-
-def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
-    from orca_sweep.results import describe_changes, read_reveals
-    from orca_sweep.space.confounds import find_confounds
-    from orca_sweep.trial import (
-        describe_inputs,
-        describe_proxies,
-        resolve_configs,
-        unavailable_loggers,
-        unavailable_parts,
-    )
-
-    cells = resolve_configs(planned.cells)
-    missing = list(map(str, unavailable_parts(cells, real_path(data))))
-    missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
-    notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
-    notes += describe_inputs(cells)
-    if len(planned.space.seeds) < 2:
-        notes.append("One seed has no interval: no difference between cells can be told from noise.")
-    for cell in planned.cells:
-        decay = cell.finetune.decay_epochs
-        if decay is not None and decay < cell.finetune.epochs:
-            notes.append(
-                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
-                " the learning rate is zero at the end."
-            )
-    notes += describe_changes(folder, planned)
-    log = read_reveals(folder)
-    if log:
-        notes.append(
-            f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
-            " (n_reveals_before)."
-        )
-    return list(dict.fromkeys([*notes, *planned.notes, *find_confounds(planned)]))
-
-
-def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
+def _plan_as_json(planned: spaces.Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
     # A generator: all configs at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -165,7 +109,7 @@ def _print_json(values: Mapping[str, Any]) -> None:
     print("\n}")
 
 
-def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
+def _print_plan(planned: spaces.Plan, estimate: "Forecast", notes: list[str]) -> None:
     console = open_console()
     space = planned.space
     if space.question:
@@ -187,12 +131,9 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _write_sizes(planned: Plan) -> Iterator[str]:
+def _write_sizes(planned: spaces.Plan) -> Iterator[str]:
     space = planned.space
-    merged = f"; {planned.n_merged} combinations are the same work as another and run once" if planned.n_merged else ""
-    again = f" + {len(space.aa)} A/A" if space.aa else ""
-    n = len(planned.cells) * len(space.seeds) + len(space.aa)
-    yield f"{len(planned.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+    yield write_size(planned)
     if space.aa:
         yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
     if space.tune:
@@ -216,7 +157,7 @@ def _write_sizes(planned: Plan) -> Iterator[str]:
         )
 
 
-def _write_margins(planned: Plan) -> str:
+def _write_margins(planned: spaces.Plan) -> str:
     """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
     margins = planned.space.margins
     if ALL in margins:
@@ -226,7 +167,7 @@ def _write_margins(planned: Plan) -> str:
     return ", ".join([*fixed, *unfixed])
 
 
-def _write_values(space: Space, path: str) -> str:
+def _write_values(space: spaces.Space, path: str) -> str:
     values = space.tune[path]
     return (
         f"[{', '.join(space.write_level(path, value) for value in values)}]"
@@ -235,7 +176,7 @@ def _write_values(space: Space, path: str) -> str:
     )
 
 
-def _write_design(planned: Plan) -> Iterator[str]:
+def _write_design(planned: spaces.Plan) -> Iterator[str]:
     """Yields the design in words and, for a fraction, all effects that it mixes."""
     design, aliasing = planned.space.design, planned.aliasing
     if aliasing is None:
@@ -266,22 +207,12 @@ def _write_forecast(estimate: "Forecast") -> Iterator[str]:
             " compute them once"
         )
     if estimate.n_left:
-        yield _write_cost(estimate)
+        yield write_cost(estimate, *PROBE)
         if estimate.checkpoint_mib is not None:
             yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
     names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
     for contrasts in estimate.contrasts:
         yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
-
-
-def _write_cost(estimate: "Forecast") -> str:
-    if not estimate.n_known:
-        return "cost: unknown, as the store has no earlier row of similar trials (--probe measures a few epochs)"
-    hours = f"{estimate.trial_hours:.2f} hours of trials"
-    used = f"{estimate.cpu_hours:.2f} CPU-hours, {estimate.gpu_hours:.2f} GPU-hours"
-    n_unknown = estimate.n_left - estimate.n_known
-    rest = f"; the cost of {n_unknown} more trials is unknown (--probe measures it)" if n_unknown else ""
-    return f"cost: about {hours} one after another ({used}), from {estimate.n_rows} earlier rows{rest}"
 
 
 def _write_contrasts(contrasts: "Contrasts") -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.store import open_store
+from orca_sweep.api.paths import real_path
+from orca_sweep.api.stores import open_store
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orca_sweep.cli.paths import real_path
+from orca_sweep.api.paths import real_path
 from orca_sweep.cli.summary import summarise_sweep
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError

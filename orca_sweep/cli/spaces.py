@@ -1,15 +1,9 @@
-"""The argument SPACE of ``plan``, ``launch`` and ``submit``, and the plan that it becomes."""
+"""The argument SPACE of ``plan``, ``launch`` and ``submit``, and the options about it."""
 
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from orca_sweep.errors import InputError, Problem
-from orca_sweep.space import MAX_TRIALS, Plan
-from orca_sweep.space.bundled import find_space
 
 SpaceFile = Annotated[
     Path,
@@ -25,30 +19,3 @@ Rehash = Annotated[
 MaxTrials = Annotated[
     int, typer.Option("--max-trials", min=1, help="largest number of trials a space may have; raise it for more")
 ]
-
-
-def make_plan(space: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) -> Plan:
-    """Returns the plan of a space of at most ``max_trials`` trials, after importing the modules it names.
-
-    Args:
-        space: the space's file, or the name of a bundled space.
-        max_trials: the most trials that are expanded.
-        rehash: whether to read the user's own files again even if they look as they did when they were last hashed.
-
-    Raises:
-        InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
-    """
-    from orca_sweep.data.contents import Contents
-    from orca_sweep.space import plan_space
-    from orca_sweep.trial import Records, Remembering, find_body_problems, find_task_problems, load_imports, make_config
-
-    contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
-    records = Records()  # looks names up only after the imports
-    resolve_once = Remembering(partial(make_config, records=records, contents=contents))
-    planned = plan_space(find_space(space), load_imports, resolve_once, max_trials)
-    configs = (*planned.cells, *(trial.config for trial in planned.trials))
-    trials = list(map(records.resolve_config, configs))
-    problems: list[str | Problem] = [*find_body_problems(trials), *find_task_problems(trials)]
-    if problems:
-        raise InputError(problems)
-    return planned

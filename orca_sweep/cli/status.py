@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.api.sweeps import Sweep
+
 if TYPE_CHECKING:
     from orca_sweep.results import SweepStatus
 
 MAX_FAILURES_SHOWN = 10
 GOOD_STATUSES = {"ok", "pruned"}
-ACTIVITIES = {
-    True: "running",
-    False: "no launch is running",
-    None: "this machine cannot see whether a launch is running",
-}
 
 
 def status(
@@ -30,9 +27,7 @@ def status(
 
     Reads only the sweep's folder: works while it runs, and after it died.
     """
-    from orca_sweep.results import sweep_status
-
-    state = sweep_status(sweep)
+    state = Sweep.open(sweep).status()
     if as_json:
         print(json.dumps(asdict(state), indent=2))
     else:
@@ -43,7 +38,7 @@ def status(
 
 
 def _write_status(state: "SweepStatus", sweep: Path) -> Iterator[str]:
-    from orca_sweep.results import FINAL_STATUSES
+    from orca_sweep.results import ACTIVITIES, FINAL_STATUSES
 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(state.statuses.items()))
     later = f" (up to {state.n_later} more, planned from their results)" if state.n_later else ""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orca_sweep.cli.clusters import follow_job, open_cluster, print_job_commands, use_ray_token
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.spaces import MaxTrials, SpaceFile, make_plan
+from orca_sweep.api.launching import use_ray_token
+from orca_sweep.api.paths import real_path
+from orca_sweep.api.planning import make_plan
+from orca_sweep.cli.clusters import follow_job, open_cluster, print_job_commands
+from orca_sweep.cli.spaces import MaxTrials, SpaceFile
 from orca_sweep.errors import InputError, Problem
 from orca_sweep.space import MAX_TRIALS
 from orca_sweep.space.bundled import find_space

@@ -2,17 +2,15 @@
 
 import json
 import shlex
-import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.cli.paths import shorten_path
 from orca_sweep.config.labels import write_level
-from orca_sweep.errors import OrcaSweepError, first_line
 from orca_sweep.stats.modes import describe_mode
 
 if TYPE_CHECKING:
@@ -21,17 +19,16 @@ if TYPE_CHECKING:
 
 def summarise_sweep(folder: Path, console: Console) -> None:
     """Makes tables and figures from the records and prints the summary, however the sweep ended."""
-    from orca_sweep.results import collect
-
-    tables = folder / "tables"
-    results = collect([folder], tables)
-    pictures = draw_figures(results, folder / "figures", console)
+    finished, tables = finish_sweep(folder), folder / "tables"
+    results = finished.results
+    for refusal in finished.refusals:
+        console.print(refusal, soft_wrap=True)
     _print_cells(results, console)
     for note in (*results.notes, *_write_custody(results, folder)):
         console.print(note, soft_wrap=True)
     names = "  ".join(shorten_path(tables / f"{name}.parquet") for name in ("trials", "epochs", "stages"))
     console.print(f"tables  {names}", soft_wrap=True)
-    for picture in pictures:
+    for picture in finished.pictures:
         console.print(f"figure  {shorten_path(picture)}", soft_wrap=True)
     _print_next_steps(folder, console)
 
@@ -59,28 +56,6 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
         n = int((trials["n_reveals_before"] > 0).sum())
         notes.append(f"{n} trials started after test metrics of this sweep had been revealed (n_reveals_before).")
     return notes
-
-
-def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
-    """Draws the figures that suit the sweep, and returns their pictures.
-
-    A figure that cannot be drawn is reported, whatever the reason: the numbers of a sweep do not depend on it.
-    """
-    from orca_sweep.analysis.catalogue import choose_figures, write_analysis
-
-    pictures = []
-    without_notes = replace(results, notes=())  # the summary prints them
-    for name in choose_figures(results):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about letters that no installed font has, for example
-                paths = write_analysis(out, name, without_notes)
-        except Exception as error:
-            reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
-            console.print(f"no figure: {name}: {reason}", soft_wrap=True)
-        else:
-            pictures += [path for path in paths if path.suffix == ".png"]
-    return pictures
 
 
 def _print_cells(results: "Results", console: Console) -> None:

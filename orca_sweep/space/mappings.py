@@ -70,7 +70,9 @@ class _Builder:
         for key, value in mapping.items():
             text = _write_key(key)
             if text is None:
-                self._report(keys, Problem(rule=f"the key {key!r} is {_name_type(key)}.", remedy="Write keys as texts."))
+                self._report(
+                    keys, Problem(rule=f"the key {key!r} is {_name_type(key)}.", remedy="Write keys as texts.")
+                )
             elif text in built:
                 rule = f"the key {text!r} appears here twice, as a text and as a number."
                 self._report((*keys, text), Problem(rule=rule, remedy="Keep one."))
@@ -105,7 +107,7 @@ def _write_key(key: object) -> str | None:
     return str.__str__(key) if isinstance(key, str) else str(int(key))
 
 
-def _write_scalar(value: object) -> str | None | type[_NotAccepted]:
+def _write_scalar(value: object) -> str | type[_NotAccepted] | None:
     """Returns a value as the text of a YAML; None for null."""
     match value:
         case None:
@@ -135,7 +137,9 @@ def _find_value_problems(value: object, text: object) -> Iterator[Problem]:
         yield Problem(rule=f"a space cannot hold {_name_type(value)}.", remedy=_suggest_value(value))
     if isinstance(text, str):
         if len(text) > MOST_CHARACTERS:
-            yield Problem(rule=f"a text of {len(text):,} characters, more than {MOST_CHARACTERS:,}.", remedy="Shorten it.")
+            yield Problem(
+                rule=f"a text of {len(text):,} characters, more than {MOST_CHARACTERS:,}.", remedy="Shorten it."
+            )
         if not text.isascii() and text != text.encode("utf-8", "replace").decode():
             yield Problem(rule=f"the text {text[:60]!a} is not valid Unicode.", remedy="Correct it.")
     if isinstance(value, float) and not math.isfinite(value):

@@ -264,7 +264,9 @@ class Space:
         """
         if self.path is None:
             rule = "this space was made from a Python mapping, but a cluster needs its file."
-            raise InputError(Problem(field="space", rule=rule, remedy="Write it to a YAML file and read it from there."))
+            raise InputError(
+                Problem(field="space", rule=rule, remedy="Write it to a YAML file and read it from there.")
+            )
         return self.path
 
     def write_level(self, field: str, level: Any) -> str:
