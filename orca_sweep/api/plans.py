@@ -99,7 +99,7 @@ class Plan:
         """What to know before launching, a sentence each: what is missing here, moves together, or has changed."""
         return tuple(collect_notes(self.record, self.data, self.folder))
 
-    def probe(self, say: Callable[[str], object] = print) -> None:
+    def probe(self, say: Callable[[str], None] = print) -> None:
         """Runs a few epochs, on this machine, of each kind of trial whose cost no earlier row shows; then reads the cost again.
 
         Args:
