@@ -53,7 +53,7 @@ from orca_sweep.sweep.private import keep_token_private, listen_on_loopback, mak
 from orca_sweep.sweep.queue import GroupedPruning, Queue, Watch
 from orca_sweep.sweep.trainable import Prefixes, make_trainable
 from orca_sweep.sweep.watching import Watch as RayWatch
-from orca_sweep.sweep.watching import is_ray_here, leave_ray, watch_ray
+from orca_sweep.sweep.watching import forget_placements, is_ray_here, leave_ray, watch_ray
 from orca_sweep.trial import (
     Records,
     StageNames,
@@ -295,6 +295,8 @@ def _run_ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | N
             raise RayLostError(f"{guard.lost}. {CONTINUE}") from None
         finally:
             guard.end()
+            if guard.lost is not None:
+                forget_placements()
             if address != RUNNING:
                 leave_ray(guard)
 

@@ -7,6 +7,7 @@ is gone.
 
 import contextlib
 import ctypes
+import gc
 import signal
 import socket
 import threading
@@ -25,6 +26,8 @@ PATIENCE_S = 20.0
 """How long a cluster may stay silent: a head that restarts, or a network that fails briefly, is back by then."""
 AGAIN_S = 5.0
 """After this time the thread is interrupted again, or given up: it may wait inside Ray, where no signal reaches it."""
+DISCONNECT_S = 15.0
+"""How long a process that goes on waits until it is disconnected from a Ray that is gone."""
 NODE_PARTS = {"raylet": "its node", "gcs_server": "its head"}
 """The processes that Ray cannot run without, and what users call them."""
 
@@ -150,6 +153,31 @@ def leave_ray(watch: Watch) -> None:
         ray.shutdown()
         return
     node = _get_local_node()
+    if watch.rescue is None:  # this process goes on
+        _disconnect()
     with contextlib.suppress(Exception):
         if node is not None:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def _disconnect() -> None:
+    """Disconnects from a Ray that is gone, if that is possible in a few seconds.
+
+    A process that stays connected is ended by Ray a minute after the head is gone.
+    """
+    thread = threading.Thread(target=ray.shutdown, daemon=True)
+    thread.start()
+    thread.join(DISCONNECT_S)
+
+
+def forget_placements() -> None:
+    """Keeps Tune's leftovers from asking a Ray that is gone to release their resources, whenever Python deletes them."""
+    from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
+
+    for manager in gc.get_objects():
+        if type(manager) is PlacementGroupResourceManager:
+            manager.clear = _do_nothing
+
+
+def _do_nothing() -> None:
+    pass
