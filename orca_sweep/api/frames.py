@@ -54,8 +54,8 @@ def add_levels(results: "Results") -> "pd.DataFrame":
     levels = _select_levels(results).assign(seed=results.trials["seed"])
     by_trial = levels.set_axis(results.trials["trial_id"], axis="index")
     by_trial = by_trial[~by_trial.index.duplicated()]
-    known = results.epochs.join(by_trial, on="trial_id", rsuffix=" of the trial")
-    front = ["trial_id", *(name if name in known else f"{name} of the trial" for name in by_trial)]
+    known = results.epochs.join(by_trial, on="trial_id")  # no factor has the name of a column of epochs
+    front = ["trial_id", *by_trial]
     return known[[*front, *(name for name in known if name not in front)]]
 
 
