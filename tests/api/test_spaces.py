@@ -47,7 +47,7 @@ class Proxy(enum.Enum):
     NONE = "none"
 
 
-class Text(str, enum.Enum):
+class Text(enum.StrEnum):
     NONE = "none"
 
 
