@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 from ray import tune
+from ray.tune import ProgressReporter
 
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, StorageError, first_line
@@ -401,6 +402,7 @@ def run_agenda(
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
             callbacks=make_callbacks(plan.space, setup.out),
+            progress_reporter=_SilentReporter(),
             verbose=0,
         ),
     )
@@ -414,6 +416,17 @@ def run_agenda(
     if queue.unwritten is not None:
         raise StorageError(queue.unwritten)
     return sum(n > 0 for n in agenda.attempts.values())
+
+
+class _SilentReporter(ProgressReporter):
+    """Reports nothing. In a notebook, Tune's own reporter clears the output of the cell, whatever ``verbose`` is."""
+
+    def should_report(self, trials: Any, done: bool = False) -> bool:
+        """Returns False."""
+        return False
+
+    def report(self, trials: Any, done: bool, *sys_info: Any) -> None:
+        """Does nothing."""
 
 
 @contextmanager
