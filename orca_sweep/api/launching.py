@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.api.paths import real_path
-from orca_sweep.api.progress import Progress, choose_watch
+from orca_sweep.api.progress import GuardedWatch, Progress, choose_watch
 from orca_sweep.errors import InputError, RayLostError
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.space import Plan
@@ -175,6 +175,7 @@ def run_plan(plan: Plan, destination: Destination, progress: Progress) -> None:
         RayLostError: if Ray is gone. Tables and figures are made of what has ended.
         StorageError: if the system refuses to write.
         KeyboardInterrupt: if the launch was interrupted. Tables and figures are made of what has ended.
+        Exception: that of a function given as ``progress``, once the launch has ended.
     """
     with _hold_launch():
         setup, (watch, say) = make_setup(destination), choose_watch(progress, plan)
@@ -190,6 +191,8 @@ def run_plan(plan: Plan, destination: Destination, progress: Progress) -> None:
         raise RayLostError(f"{outcome.notes[-1]}{_advise_restart()}")
     if outcome.was_interrupted:
         raise KeyboardInterrupt("the launch was interrupted. No ended trial is lost: launch again to continue.")
+    if isinstance(watch, GuardedWatch) and watch.error is not None:
+        raise watch.error
 
 
 def _launch_plan(plan: Plan, setup: "Setup", watch: Callable[[str, Mapping[str, Any]], None]) -> "Outcome":

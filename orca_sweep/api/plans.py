@@ -155,7 +155,7 @@ class Plan:
             address: Ray cluster to join; by default ``RAY_ADDRESS``, or a local Ray.
             dashboard_host: where the local Ray's dashboard listens, or 'none'; 127.0.0.1: this machine only.
             progress: True prints lines, False prints nothing, and a function receives ``(event, facts)`` of each event: see
-                `orca_sweep.api.progress.Watch`.
+                `orca_sweep.api.progress.Watch`. If it fails, the launch goes on without it and raises its error at the end.
 
         Raises:
             InputError: with every reason against the launch; nothing has run then.

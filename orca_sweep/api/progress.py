@@ -1,9 +1,11 @@
 """The progress of a launch from Python: lines of text, or the caller's own function."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orca_sweep.errors import first_line
 from orca_sweep.space import Plan
 from orca_sweep.visible import LINES, escape_controls
 
@@ -27,8 +29,27 @@ def choose_watch(progress: Progress, plan: Plan) -> tuple[Watch, Say]:
         plan: the plan that is launched.
     """
     if callable(progress):
-        return progress, _be_silent
+        return GuardedWatch(progress), _be_silent
     return (ProgressLines(plan, _print_line), _print_line) if progress else (_be_silent, _be_silent)
+
+
+class GuardedWatch:
+    """Calls a user's function until it fails: an error in it must not count as an error of a trial."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.error: Exception | None = None
+
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Passes an event on, unless the function has failed before."""
+        if self.error is not None:
+            return
+        try:
+            self.watch(event, facts)
+        except Exception as error:
+            self.error = error
+            text = "the function given as progress failed (%s); the launch goes on without it"
+            logging.getLogger("orca_sweep").warning(text, first_line(error))
 
 
 def _be_silent(*_: object) -> None:

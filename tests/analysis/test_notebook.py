@@ -21,23 +21,21 @@ def test_it_is_a_page_without_outputs():
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """The notebook after it ran in a kernel, whose event loop runs while the cells do; the outputs of each code cell."""
-    import asyncio
-
+def outputs(head, tmp_path_factory):
+    """The folder in which the notebook ran, in a real kernel, and the outputs of each of its code cells."""
     from nbclient import NotebookClient
 
     folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(REPO)
+    before = dict(os.environ)
+    os.environ.update({**head.variables, "RAY_ADDRESS": head.address, "PYTHONPATH": str(REPO)})
     try:
-        client = NotebookClient(
+        NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-        )
-        asyncio.run(client.async_execute())
+        ).execute()
     finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+        os.environ.clear()
+        os.environ.update(before)
     return folder, [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 

@@ -118,6 +118,19 @@ def test_an_interrupted_launch_keeps_what_has_ended_and_continues(cluster, user_
     assert sweep.resume(address=cluster, progress=False).status().statuses == {"ok": 4}
 
 
+def test_an_error_of_the_user_s_function_is_no_error_of_a_trial(launched, cluster, user_tasks):
+    plan, _, _ = launched
+
+    def fail(event, facts):
+        raise ZeroDivisionError("mine")
+
+    more = plan_of(user_tasks, plan.folder, seeds=5)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        more.launch(address=cluster, progress=fail)
+    assert set(Sweep.open(plan.folder).status().statuses) == {"ok"}
+    assert len(pd.read_parquet(plan.folder / "tables" / "trials.parquet")) == 10
+
+
 def test_one_launch_at_a_time(user_tasks, tmp_path):
     from orca_sweep.api.launching import LAUNCHING
 

@@ -57,8 +57,9 @@ def test_every_public_method_has_types_and_a_docstring(member):
 
 
 def test_frames_figures_and_sweeps_are_what_the_types_say():
-    hints = {name: typing.get_type_hints(getattr(Sweep, name), localns=names_of_types())["return"]
-             for name in ("results", "epochs", "verdicts", "effects", "claims", "figure", "report", "status", "resume")}  # fmt: skip
+    names = ("results", "epochs", "verdicts", "effects", "claims", "figure", "report", "status", "resume")
+    known = names_of_types()
+    hints = {name: typing.get_type_hints(getattr(Sweep, name), localns=known)["return"] for name in names}
     assert {kind.__name__ for kind in hints.values()} == {"DataFrame", "Figure", "Path", "SweepStatus", "Sweep"}
     assert typing.get_type_hints(Plan.launch)["return"] is Sweep
     assert typing.get_type_hints(Space.plan)["return"] is Plan

@@ -8,9 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from orca_sweep.api.planning import collect_notes, make_plan
 from orca_sweep.cli import app
-from orca_sweep.api.planning import collect_notes
-from orca_sweep.api.planning import make_plan
 from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import task_as_text
 from orca_sweep.data import Rows, Samples, Splits
