@@ -53,23 +53,12 @@ def test_what_it_says_is_what_the_command_says(tmp_path):
 
 def test_a_notebook_shows_an_escaped_table(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"a{i},{i % 2}\n" for i in range(20)))
-    proxy = {"name": "<b onclick=alert(1)>", "path": "x.csv", "input": "text", "label": "label"}
+    proxy = {"name": "<script>alert(1)", "path": "x.csv", "input": "text", "label": "label"}
     plan = plan_of(factors={"proxy": ["none", proxy]}, base={"task": "digits"}, name="evil")
     shown = plan._repr_html_()
-    assert "&lt;b onclick=alert(1)&gt;" in shown
-    assert set(re.findall(r"<(\w+)", shown)) <= {
-        "div",
-        "p",
-        "b",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "ul",
-        "li",
-    }
+    assert "&lt;script&gt;alert(1)" in shown
+    harmless = set("div p b table thead tbody tr th td ul li".split())
+    assert set(re.findall(r"<(\w+)", shown)) <= harmless
 
 
 def test_a_long_plan_is_cut_with_a_word():
