@@ -9,6 +9,7 @@ from orca_sweep.analysis.figures import Panel, label_measure
 from orca_sweep.analysis.tables import describe_metric, shorten_text
 from orca_sweep.analysis.writing import format_p, format_percent
 from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
+from orca_sweep.stats.digits import MINUS, format_number
 
 MOST_ALIASES = 6
 """Aliases that a table names."""

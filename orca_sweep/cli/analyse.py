@@ -2,8 +2,8 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from orca_sweep.analysis.catalogue import ANALYSES, Analysis, Option
+from orca_sweep.api.reporting import explain_refusals
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.errors import InputError, StorageError
+from orca_sweep.errors import InputError
 
 
 class _AnalysisGroup(TyperGroup):
@@ -47,20 +48,6 @@ def check_share(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"{value:g} is not a share. A share is between 0 and 1, such as 0.95.")
     return value
-
-
-@contextmanager
-def explain_refusals(path: Path) -> Iterator[None]:
-    """Turns a refusal of the system to write at a path into an error with exit code 1.
-
-    Raises:
-        StorageError: with the path and the system's reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise StorageError(f"{error.filename or path}: {reason}. Nothing was left half-written.") from None
 
 
 def make_command(analysis: Analysis) -> Callable[..., None]:
@@ -108,12 +95,15 @@ def _annotate_option(option: Option) -> Any:
 
 def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Writes the files of an analysis and returns its document."""
-    from orca_sweep.analysis.catalogue import make_output
     from orca_sweep.analysis.writing import list_records, write_output
-    from orca_sweep.cli.tables import open_tables
+    from orca_sweep.api.analysing import analyse_results
+    from orca_sweep.results import open_tables
 
-    with open_tables(folder, is_only_read=out is not None) as (_, results, notes):
-        output = make_output(analysis.name, results, options)
+    with open_tables(folder, is_only_read=out is not None) as (_, results):
+        notes = results.notes
+        for note in notes:
+            print(note, flush=True)
+        output = analyse_results(replace(results, notes=()), analysis.name, options)  # files do not repeat the notes
     for warning in output.warnings:
         print(f"{analysis.name}: {warning}", file=sys.stderr)
     target = out or folder / "figures"

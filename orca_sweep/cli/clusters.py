@@ -4,39 +4,17 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from orca_sweep.api.launching import use_ray_token
 from orca_sweep.cli.documents import to_time
 from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from orca_sweep.sweep.jobs import Cluster, Job
-
-
-def use_ray_token() -> None:
-    """Makes Ray use the token that it would find here: in the environment, or in its own file.
-
-    A cluster started with a token refuses clients that do not announce one; they must do so before ray is imported.
-
-    Raises:
-        InputError: if RAY_AUTH_TOKEN_PATH is not a readable file; Ray itself would abort.
-    """
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if path and not os.environ.get("RAY_AUTH_TOKEN"):
-        from orca_sweep.record_files import read_regular_file
-
-        try:
-            has_token = bool((read_regular_file(Path(path)) or b"").decode().strip())
-        except (OSError, UnicodeDecodeError):
-            has_token = False
-        if not has_token:
-            raise InputError(f"RAY_AUTH_TOKEN_PATH {path}: not a file with a token. Correct the path, or unset it.")
-    if path or os.environ.get("RAY_AUTH_TOKEN") or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def open_cluster(address: str) -> "Cluster":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.api.paths import real_path
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import find_width, lay_out_table, print_wrapped
-from orca_sweep.cli.paths import real_path
 from orca_sweep.errors import DataError, InputError, Problem
 
 if TYPE_CHECKING:

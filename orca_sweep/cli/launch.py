@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from orca_sweep.api.launching import LOOPBACK, Destination
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.cli.paths import real_path, store_root
-from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
-from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
+from orca_sweep.cli.running import Address, DashboardHost, run_command
+from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
 
 
 def launch(
@@ -30,13 +30,14 @@ def launch(
     Runs the trials that the sweep folder does not have yet, writes tables and figures, and prints the result.
     Exit code 0: all trials ended well; 1: some did not; 2: wrong input.
     """
-    plan = make_plan(space, max_trials, rehash)
-    folder = real_path(out or Path("results") / plan.space.name)
+    from orca_sweep.api.spaces import Space
+
+    plan = Space.from_yaml(space).plan(max_trials=max_trials, rehash=rehash, data=data, store=store, out=out)
     destination = Destination(
-        folder=folder,
-        store=store_root(store or str(folder / "store")),
-        data_root=real_path(data),
+        folder=plan.folder,
+        store=plan.store_root,
+        data_root=plan.data,
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_plan(plan, destination, partial(print_document, "launch") if as_json else None)
+    run_command(plan.record, destination, partial(print_document, "launch") if as_json else None)

@@ -1,26 +1,15 @@
 """How the paths on a command line are read."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from orca_sweep.errors import InputError
 
 
-def real_path(path: str | Path) -> Path:
-    """Returns the absolute path with links followed; in a circle of links, as far as they can be followed."""
-    return Path(os.path.realpath(path))
-
-
 def shorten_path(path: Path) -> str:
     """Returns the path relative to the working folder if it is below it, else the path itself."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def store_root(store: str) -> str:
-    """Returns where a store is: a URL unchanged, a folder as an absolute path."""
-    return store if "://" in store else str(real_path(store))
 
 
 def refuse_zero_bytes(words: Iterable[str]) -> None:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
-from orca_sweep.cli.store import open_store
+from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
     from orca_sweep.planning.terms import Term
-    from orca_sweep.space import Plan, Space
-    from orca_sweep.store import Store
-    from orca_sweep.trial import ResolvedTrial
+    from orca_sweep.space import Plan
+    from orca_sweep.space import Space as SpaceRecord
 
 MAX_CELLS_SHOWN = 40
+PROBE = ("--probe measures a few epochs", "--probe measures it")
+"""How to learn the cost, if all of it or a part is unknown."""
 
 
 def plan(
@@ -39,100 +38,23 @@ def plan(
 
     Prints cells, trials, cost, and the smallest effects they can show. Runs nothing, except with --probe.
     """
+    from orca_sweep.api.spaces import Space
+
     try:
-        planned = make_plan(space, max_trials, rehash)
+        plan = Space.from_yaml(space).plan(max_trials=max_trials, rehash=rehash, data=data, store=store, out=out)
     except InputError as error:
         if not as_json:
             raise
         print(error, file=sys.stderr)
         print_document("plan", {"cells": 0, "trials": [], **describe_error(error, WRONG_INPUT, str(error))})
         raise typer.Exit(WRONG_INPUT) from None
-    folder = real_path(out or Path("results") / planned.space.name)
-    opened = open_store(store or str(folder / "store"))
     if probe:
-        from orca_sweep.planning.probe import probe as run_probe
-
-        run_probe(planned, opened, real_path(data), lambda text: print(text, file=sys.stderr, flush=True))
-    estimate = _make_forecast(planned, folder, opened)
-    notes = _collect_notes(planned, data, folder)
-    terms = _collect_terms(planned, estimate)
+        plan.probe(lambda text: print(text, file=sys.stderr, flush=True))
+    estimate, notes, terms = plan.cost, list(plan.warnings), plan.terms
     if as_json:
-        print_document("plan", _plan_as_json(planned, estimate, notes, terms))
+        print_document("plan", _plan_as_json(plan.record, estimate, notes, terms))
     else:
-        _print_plan(planned, estimate, notes, terms)
-
-
-def _make_forecast(planned: "Plan", folder: Path, store: "Store") -> "Forecast":
-    from orca_sweep.planning.forecast import forecast
-    from orca_sweep.results import FINAL_STATUSES, read_row
-    from orca_sweep.space.manifest import read_manifest
-
-    def is_done(trial_id: str) -> bool:
-        row = read_row(folder, trial_id)
-        return row is not None and row["status"] in FINAL_STATUSES
-
-    if not folder.is_dir():
-        return forecast(planned, store)
-    manifest = read_manifest(folder) if planned.tuned else None
-    earlier = manifest.trials if manifest else ()
-    cells = {name for cell in planned.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
-    added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
-    return forecast(planned, store, is_done, sum(map(is_done, added)))
-
-
-def _collect_terms(planned: "Plan", estimate: "Forecast") -> list["Term"]:
-    from orca_sweep.planning.terms import list_terms
-    from orca_sweep.trial import resolve_configs
-
-    return list_terms(planned, estimate, resolve_configs(planned.cells))
-
-
-def _collect_notes(planned: "Plan", data: Path, folder: Path) -> list[str]:
-    from orca_sweep.results import describe_changes, read_reveals
-    from orca_sweep.space.confounds import find_confounds
-    from orca_sweep.trial import (
-        describe_inputs,
-        describe_proxies,
-        read_trial_facts,
-        resolve_configs,
-        unavailable_loggers,
-        unavailable_parts,
-        warn_of_idle_placebos,
-    )
-
-    cells = resolve_configs(planned.cells)
-    missing = list(map(str, unavailable_parts(cells, real_path(data))))
-    missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
-    notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
-    notes += describe_inputs(cells) + warn_of_idle_placebos(_list_labelled(planned, cells), planned.names)
-    if len(planned.space.seeds) < 2:
-        notes.append("One seed has no interval: no difference between cells can be told from noise.")
-    for cell in planned.cells:
-        decay = cell.finetune.decay_epochs
-        if decay is not None and decay < cell.finetune.epochs:
-            notes.append(
-                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
-                " the learning rate is zero at the end."
-            )
-    notes += describe_changes(folder, planned)
-    log = read_reveals(folder)
-    if log:
-        notes.append(
-            f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
-            " (n_reveals_before)."
-        )
-    trials = {id(trial.config): trial for trial in cells}
-    confounds = find_confounds(planned, lambda cell: read_trial_facts(trials[id(cell)]))
-    return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
-
-
-def _list_labelled(planned: "Plan", cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
-    """The trials that show whether proxy labels act: those of the cells, or of all candidates if tuning decides it."""
-    from orca_sweep.trial import resolve_configs
-
-    if not {"embedder.objective", "embedder.label_gradient"} & planned.space.tune.keys():
-        return cells
-    return resolve_configs(config for cell in planned.tuned for config in cell.candidates or (cell.base,))
+        _print_plan(plan.record, estimate, notes, terms)
 
 
 def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
@@ -181,11 +103,10 @@ def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str], terms: 
 
 
 def _write_sizes(planned: "Plan") -> Iterator[str]:
+    from orca_sweep.api.planning import write_size
+
     space = planned.space
-    merged = f"; {_count_merged(planned.n_merged)}" if planned.n_merged else ""
-    again = f" + {len(space.aa)} A/A" if space.aa else ""
-    n = len(planned.cells) * len(space.seeds) + len(space.aa)
-    yield f"{len(planned.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+    yield write_size(planned)
     if space.aa:
         yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
     if space.tune:
@@ -206,12 +127,6 @@ def _write_sizes(planned: "Plan") -> Iterator[str]:
         )
 
 
-def _count_merged(n: int) -> str:
-    if n == 1:
-        return "1 combination is the same work as another and runs once"
-    return f"{n} combinations are the same work as another and run once"
-
-
 def _write_margins(planned: "Plan") -> str:
     """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
     from orca_sweep.space.margins import ALL
@@ -224,7 +139,7 @@ def _write_margins(planned: "Plan") -> str:
     return ", ".join([*fixed, *unfixed])
 
 
-def _write_values(space: "Space", path: str) -> str:
+def _write_values(space: "SpaceRecord", path: str) -> str:
     values = space.tune[path]
     return (
         f"[{', '.join(space.write_level(path, value) for value in values)}]"
@@ -252,6 +167,7 @@ def _write_design(planned: "Plan") -> Iterator[str]:
 
 
 def _write_forecast(estimate: "Forecast") -> Iterator[str]:
+    from orca_sweep.api.planning import write_cost
     from orca_sweep.config.naming import label_declarations
 
     if estimate.n_done:
@@ -268,22 +184,12 @@ def _write_forecast(estimate: "Forecast") -> Iterator[str]:
             " compute them once"
         )
     if estimate.n_left:
-        yield _write_cost(estimate)
+        yield write_cost(estimate, *PROBE)
         if estimate.checkpoint_mib is not None:
             yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
     names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
     for contrasts in estimate.contrasts:
         yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
-
-
-def _write_cost(estimate: "Forecast") -> str:
-    if not estimate.n_known:
-        return "cost: unknown, as the store has no earlier row of similar trials (--probe measures a few epochs)"
-    hours = f"{estimate.trial_hours:.2f} hours of trials"
-    used = f"{estimate.cpu_hours:.2f} CPU-hours, {estimate.gpu_hours:.2f} GPU-hours"
-    n_unknown = estimate.n_left - estimate.n_known
-    rest = f"; the cost of {n_unknown} more trials is unknown (--probe measures it)" if n_unknown else ""
-    return f"cost: about {hours} one after another ({used}), from {estimate.n_rows} earlier rows{rest}"
 
 
 def _write_contrasts(contrasts: "Contrasts") -> str:

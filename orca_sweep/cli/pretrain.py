@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.api.stores import open_store
 from orca_sweep.cli.data import load_named_imports
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import print_wrapped
-from orca_sweep.cli.store import open_store
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:

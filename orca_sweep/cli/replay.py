@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.api.paths import real_path
+from orca_sweep.api.stores import open_store
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import print_wrapped
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.store import open_store
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
 """``orca-sweep report``: one page about a sweep."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orca_sweep.analysis.catalogue import choose_figures, find_figures
-from orca_sweep.cli.analyse import check_share, explain_refusals
+from orca_sweep.api.reporting import ReportOptions, write_report
+from orca_sweep.cli.analyse import check_share
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.errors import InputError
-from orca_sweep.registry import hint
 
 Many = list[str] | None
 
@@ -36,45 +35,23 @@ def report(
 
     Shows the state of the sweep, verdicts, figures, every trial, and methods. Works while the sweep runs.
     """
-    target = out or folder / "report.html"
-    if target.is_dir():
-        raise InputError(f"--out {target}: a folder. Name the HTML file.")
-    _check_figures(figures or [])
-
-    from orca_sweep.analysis.report import (
-        Asked,
-        check_page_path,
-        keep_read_columns,
-        list_sources,
-        make_page_parts,
-        write_page,
+    options = ReportOptions(
+        base=base or (),
+        margin=margin or (),
+        metric=metric,
+        level=level,
+        complete_pairs=complete_pairs,
+        figures=figures,
+        made_at=made_at,
     )
-    from orca_sweep.cli.tables import open_tables
-
-    check_page_path(target)
-    with open_tables(folder, is_only_read=out is not None) as (tables, results, notes):
-        asked = Asked(
-            base=base or (),
-            margin=margin or (),
-            metric=metric,
-            level=level,
-            complete_pairs_only=complete_pairs,
-            figures=figures or choose_figures(results),
-            made_at=made_at,
-        )
-        sources = list_sources(tables, results)
-        results = keep_read_columns(results)
-        parts = make_page_parts(results, asked, sources)
-    with explain_refusals(target):
-        n_bytes = write_page(target, parts)
+    written = write_report(folder, out, options, partial(print, flush=True))
     if as_json:
-        print_document("report", {"page": target, "n_bytes": n_bytes, "figures": asked.figures, "notes": notes})
+        document = {
+            "page": written.path,
+            "n_bytes": written.n_bytes,
+            "figures": written.figures,
+            "notes": written.notes,
+        }
+        print_document("report", document)
     else:
-        print(f"{target}: {n_bytes / 1e6:.1f} MB")
-
-
-def _check_figures(names: list[str]) -> None:
-    known = [figure.name for figure in find_figures()]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError([f"--figures {name}: there is no such figure. {hint(name, known)}" for name in unknown])
+        print(f"{written.path}: {written.n_bytes / 1e6:.1f} MB")

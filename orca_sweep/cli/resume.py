@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from orca_sweep.api.launching import LOOPBACK, read_resumed
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
+from orca_sweep.cli.running import Address, DashboardHost, run_command
 
 
 def resume(
@@ -21,18 +21,5 @@ def resume(
 
     Runs the missing and failed trials with the plan, data and store of the last launch.
     """
-    from orca_sweep.space.manifest import MANIFEST, rebuild_plan, require_manifest
-    from orca_sweep.trial import check_contents, load_imports
-
-    folder, manifest = real_path(sweep), require_manifest(sweep)
-    plan = rebuild_plan(manifest, folder / MANIFEST)
-    load_imports(plan.space.imports)
-    check_contents(plan)
-    destination = Destination(
-        folder=folder,
-        store=manifest.store,
-        data_root=Path(manifest.data),
-        address=address,
-        dashboard_host=dashboard_host,
-    )
-    run_plan(plan, destination, partial(print_document, "resume") if as_json else None)
+    resumed = read_resumed(sweep, address, dashboard_host)
+    run_command(resumed.plan, resumed.destination, partial(print_document, "resume") if as_json else None)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.api.paths import real_path
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.cli.paths import real_path
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
 MAX_FAILURES_SHOWN = 10
 GOOD_STATUSES = {"ok", "pruned"}
-ACTIVITIES = {
-    True: "running",
-    False: "no launch is running",
-    None: "this machine cannot see whether a launch is running",
-}
 
 
 def status(
@@ -30,9 +25,10 @@ def status(
 
     Reads only the sweep's folder: works while it runs, and after it died.
     """
-    from orca_sweep.results import FINAL_STATUSES, sweep_status
+    from orca_sweep.api.sweeps import Sweep
+    from orca_sweep.results import FINAL_STATUSES
 
-    state = sweep_status(sweep)
+    state = Sweep.open(sweep).status()
     if as_json:
         print_document("status", vars(state))
     else:
@@ -50,6 +46,8 @@ def status(
 
 
 def _write_status(state: "SweepStatus") -> Iterator[str]:
+    from orca_sweep.results import ACTIVITIES
+
     counts = ", ".join(f"{n} {status}" for status, n in sorted(state.statuses.items()))
     later = f" (up to {state.n_later} more, planned from their results)" if state.n_later else ""
     yield f"{state.name}: {state.n_planned} trials{later}: {counts}; {ACTIVITIES[state.is_running]}"

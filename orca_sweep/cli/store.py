@@ -1,14 +1,13 @@
 """``orca-sweep store``: listing a store of stage artifacts, freeing space in it, marking it again."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.api.stores import explain_store_errors
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import print_wrapped
-from orca_sweep.cli.paths import store_root
 from orca_sweep.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -18,34 +17,6 @@ app = typer.Typer(help="List, clean up and mark stores of stage artifacts.", no_
 Root = Annotated[str, typer.Argument(help="a store: OUT/store of a sweep, or what --store named", show_default=False)]
 AGAIN = "Trials that need them compute them again."
 DAY_S = 86400
-
-
-@contextmanager
-def explain_store_errors(name: str) -> Iterator[None]:
-    """Turns an error of opening a store into one that names it.
-
-    Raises:
-        InputError: with the store's name as the user wrote it.
-    """
-    try:
-        yield
-    except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"{name}: cannot open a store there ({error}). Give a folder or fsspec path.") from None
-
-
-def open_store(store: str) -> "Store":
-    """Returns the store of an option ``--store``; it need not exist yet.
-
-    Raises:
-        InputError: if nothing can be stored there, or something else is there.
-    """
-    from orca_sweep.store import Store
-
-    root = store_root(store)
-    with explain_store_errors(f"--store {root}"):
-        opened = Store(root)
-        opened.check_root()
-        return opened
 
 
 def _open_marked_store(root: str) -> "tuple[Store, list[Entry]]":

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orca_sweep.cli.clusters import describe_job, follow_job, open_cluster, print_job_commands, use_ray_token
+from orca_sweep.api.launching import use_ray_token
+from orca_sweep.api.paths import real_path
+from orca_sweep.cli.clusters import describe_job, follow_job, open_cluster, print_job_commands
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import print_wrapped
-from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.spaces import MaxTrials, SpaceFile, make_plan
+from orca_sweep.cli.spaces import MaxTrials, SpaceFile
 from orca_sweep.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
     notes: list[str] = []
     if not folder.is_dir():
         raise InputError([*problems, f"--working-dir {folder}: no such folder."])
+    from orca_sweep.api.planning import make_plan
+
     try:
         with contextlib.chdir(folder):
             plan = make_plan(path, request.max_trials)

@@ -2,18 +2,17 @@
 
 import json
 import shlex
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.cli.paths import shorten_path
 from orca_sweep.cli.terminal import print_command, print_lines, print_table, print_text
 from orca_sweep.config.labels import write_level
-from orca_sweep.errors import OrcaSweepError, first_line
 from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, format_mean, to_ascii
 from orca_sweep.stats.modes import describe_mode
 
@@ -27,11 +26,10 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
     Returns:
         The keys of the summary in documents.
     """
-    from orca_sweep.results import collect
-
-    tables = folder / "tables"
-    results = collect([folder], tables)
-    pictures, undrawn = draw_figures(results, folder / "figures", console)
+    finished, tables = finish_sweep(folder), folder / "tables"
+    results = finished.results
+    for refusal in finished.refusals:
+        print_text(console, str(refusal))
     cells = _print_cells(results, console)
     notes = (*results.notes, *_write_custody(results, folder))
     for note in notes:
@@ -39,7 +37,7 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
     paths = {name: tables / f"{name}.parquet" for name in ("trials", "epochs", "stages")}
     for path in paths.values():
         print_text(console, f"table   {shorten_path(path)}")
-    for picture in pictures:
+    for picture in finished.pictures:
         print_text(console, f"figure  {shorten_path(picture)}")
     _print_next_steps(folder, console)
     return {
@@ -48,8 +46,8 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
         "n_sealed": results.n_sealed,
         "cells": list(map(describe_cell, cells)),
         "tables": paths,
-        "figures": pictures,
-        "not_drawn": undrawn,
+        "figures": finished.pictures,
+        "not_drawn": list(map(asdict, finished.refusals)),
         "notes": notes,
     }
 
@@ -98,30 +96,6 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
         n = int((trials["n_reveals_before"] > 0).sum())
         notes.append(f"{n} trials started after test metrics of this sweep had been revealed (n_reveals_before).")
     return notes
-
-
-def draw_figures(results: "Results", out: Path, console: Console) -> tuple[list[Path], list[dict[str, str]]]:
-    """Draws the figures that suit the sweep; returns their pictures, and the figures without one with the reasons.
-
-    A figure that cannot be drawn is reported, whatever the reason: the numbers of a sweep do not depend on it.
-    """
-    from orca_sweep.analysis.catalogue import choose_figures, write_analysis
-
-    pictures: list[Path] = []
-    undrawn = []
-    without_notes = replace(results, notes=())  # the summary prints them
-    for name in choose_figures(results):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about letters that no installed font has, for example
-                paths = write_analysis(out, name, without_notes)
-        except Exception as error:
-            reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
-            print_text(console, f"no figure: {name}: {reason}")
-            undrawn.append({"figure": name, "reason": reason})
-        else:
-            pictures += [path for path in paths if path.suffix == ".png"]
-    return pictures, undrawn
 
 
 def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:

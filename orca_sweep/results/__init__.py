@@ -16,6 +16,7 @@ from orca_sweep.results.columns import (
 )
 from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials, has_earlier_content
 from orca_sweep.results.custody import Reveal, now, read_reveals, reveal
+from orca_sweep.results.reading import open_tables, read_results
 from orca_sweep.results.records import (
     clear_attempt,
     make_json_safe,
@@ -25,7 +26,7 @@ from orca_sweep.results.records import (
     usable_record,
     write_record,
 )
-from orca_sweep.results.status import Failure, SweepStatus, sweep_status
+from orca_sweep.results.status import ACTIVITIES, Failure, SweepStatus, sweep_status
 from orca_sweep.results.summary import (
     SEED_VARIES,
     Cell,
@@ -36,10 +37,11 @@ from orca_sweep.results.summary import (
     score_trials,
     summarise_cells,
 )
-from orca_sweep.results.tables import Results, read_results
+from orca_sweep.results.tables import Results
 from orca_sweep.store import write_json
 
 __all__ = [
+    "ACTIVITIES",
     "EPOCH_COLUMNS",
     "FINAL_STATUSES",
     "SEALED_COLUMNS",
@@ -68,6 +70,7 @@ __all__ = [
     "has_earlier_content",
     "make_json_safe",
     "now",
+    "open_tables",
     "read_record",
     "read_results",
     "read_reveals",

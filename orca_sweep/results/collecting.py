@@ -35,7 +35,7 @@ from orca_sweep.results.sources import (
     stamp_records,
     stamp_tables,
 )
-from orca_sweep.results.tables import TABLES, Results, as_results, read_results, read_table, table_digest
+from orca_sweep.results.tables import TABLES, Results, as_results, read_table, read_tables, table_digest
 from orca_sweep.store import explain_write_errors, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _take_unchanged(folders: Sequence[Path], out: Path, earlier: Path) -> Result
             for name in TABLES:
                 with explain_write_errors(out / name), write_whole(str(out / f"{name}.parquet")) as temporary:
                     copyfile(earlier / f"{name}.parquet", temporary)
-        return read_results(out)
+        return read_tables(out)
     except DamagedError:  # the tables are made again
         return None
 

@@ -21,6 +21,15 @@ from orca_sweep.results.records import (
 )
 from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
 from orca_sweep.space.trial_names import TrialNames
+from orca_sweep.visible import LINES, escape_controls
+
+ACTIVITIES = {
+    True: "running",
+    False: "no launch is running",
+    None: "this machine cannot see whether a launch is running",
+}
+"""By whether a launch holds the folder."""
+MOST_FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +49,7 @@ class Failure:
     """The last line of its traceback; None if it left none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepStatus:
     """The progress of a sweep."""
 
@@ -64,6 +73,20 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     unplanned: str | None = None
     """The message about records of trials that are not planned."""
+
+    def __repr__(self) -> str:
+        """Returns 'demo: 20 trials (18 ok, 2 unfinished), running, 120 trials per hour, about 1 min to go'."""
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self.statuses.items()))
+        parts = [f"{self.name}: {self.n_planned} trials ({counts})"]
+        parts += [f"up to {self.n_later} more, planned from their results"] if self.n_later else []
+        parts += [ACTIVITIES[self.is_running]]
+        parts += [f"{self.trials_per_hour:.0f} trials per hour"] if self.trials_per_hour else []
+        parts += [f"about {self.eta_s / 60:.0f} min to go"] if self.eta_s else []
+        failures = [f"\n  {f.trial_id} {f.status}: {f.error.splitlines()[0] if f.error else ''}" for f in self.failures]
+        more = [f"\n  ... and {len(failures) - MOST_FAILURES_SHOWN} more in .failures"]
+        unplanned = [f"\n  {self.unplanned}"] if self.unplanned else []
+        shown = failures[:MOST_FAILURES_SHOWN] + (more if len(failures) > MOST_FAILURES_SHOWN else [])
+        return ", ".join(parts) + escape_controls("".join(shown + unplanned), LINES)
 
 
 def sweep_status(folder: Path) -> SweepStatus:

@@ -188,13 +188,12 @@ def read_about(folder: Path) -> dict[str, Any]:
     return _read_metadata(folder / "trials.parquet")
 
 
-def read_results(folder: Path | str) -> Results:
-    """Reads the tables that ``collect`` or ``launch`` wrote.
+def read_tables(folder: Path) -> Results:
+    """Reads the tables that ``collect`` or ``launch`` wrote into a folder.
 
     Raises:
         InputError: if a table is missing or damaged, lacks a column, or has another schema version.
     """
-    folder = Path(folder)
     # Table by table, so that no more than one is in memory both as Arrow and as pandas.
     frames = {name: _make_frame(read_table(folder, name)) for name in TABLES}
     return _combine_frames(frames, read_about(folder)["sweeps"])

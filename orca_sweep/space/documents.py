@@ -34,24 +34,34 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A YAML file as it was read: scalars are text, or None for null."""
+    """A YAML file as it was read, or a Python mapping in the same form: scalars are text, or None for null."""
 
-    path: Path
+    path: Path | None
+    """The file; None for a Python mapping."""
     content: object
     lines: dict[Keys, int]
-    """The line of every key and value; the reader of a space adds the dotted names of settings."""
+    """The line of every key and value (0 in a mapping); the reader of a space adds the dotted names of settings."""
 
     def locate(self, *keys: str) -> str:
-        """Returns 'file:line' of a value, or of the nearest value around it."""
+        """Returns 'file:line' of a value, or of the nearest value around it; in a mapping, its dotted key."""
         return locate_keys(self.path, self.lines, keys)
 
 
-def locate_keys(path: Path, lines: Mapping[Keys, int], keys: Keys) -> str:
-    """Returns 'file:line' of a value, or of the nearest value around it; just the file if it has no lines."""
-    for n in range(len(keys), -1, -1):
-        if keys[:n] in lines:
-            return f"{path}:{lines[keys[:n]]}"
-    return str(path)
+def locate_keys(path: Path | None, lines: Mapping[Keys, int], keys: Keys) -> str:
+    """Returns 'file:line' of a value, or of the nearest value around it; just the file if it has no lines.
+
+    A mapping has no file: then this is the dotted key, such as 'factors.proxy[1]', or 'the space' for the whole.
+    """
+    known = next((keys[:n] for n in range(len(keys), -1, -1) if keys[:n] in lines), None)
+    if path is None:
+        return write_keys(known or ())
+    return str(path) if known is None else f"{path}:{lines[known]}"
+
+
+def write_keys(keys: Keys) -> str:
+    """Returns 'factors.proxy[1]' for the path to a value; 'the space' for an empty path."""
+    parts = (f"[{key}]" if key.isdecimal() else f".{key}" for key in keys)
+    return "".join(parts).removeprefix(".") or "the space"
 
 
 def write_count(n: int) -> str:

@@ -9,6 +9,7 @@ from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import NO_VALUE, InputError, Problem
 from orca_sweep.space import designs
+from orca_sweep.space.documents import Document
 from orca_sweep.space.expansion import (
     Resolved,
     add_placebo_levels,
@@ -27,7 +28,7 @@ from orca_sweep.space.tuned import find_tuned_cells
 
 
 def plan_space(
-    path: Path,
+    source: Path | Document,
     load_imports: Callable[[tuple[str, ...]], str | None],
     resolve: Resolve,
     max_trials: int = MAX_TRIALS,
@@ -35,7 +36,7 @@ def plan_space(
     """Reads a space, imports what it names and, if it has at most ``max_trials`` trials, expands it.
 
     Args:
-        path: the YAML.
+        source: the YAML, or a document.
         load_imports: imports modules and files, and returns the SHA-256 of their source.
         resolve: turns dotted settings into a checked config.
         max_trials: a larger space is not expanded.
@@ -43,7 +44,7 @@ def plan_space(
     Raises:
         InputError: with all mistakes of the file, its imports and its cells.
     """
-    space, problems = read_space_and_problems(path, max_trials)
+    space, problems = read_space_and_problems(source, max_trials)
     try:
         space = replace(space, code=load_imports(space.imports))
     except InputError as error:

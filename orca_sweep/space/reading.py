@@ -30,6 +30,8 @@ from orca_sweep.space.records import DEFAULT_LOGGERS, Logger, Rule, Space
 from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds
 
+UNNAMED = "space"
+"""The name of a mapping without one; a file without one has the file's name."""
 NEVER_LARGE = "one_at_a_time"
 """The design that replaces a wrong one, so that the mistakes in the cells are found too."""
 
@@ -47,15 +49,16 @@ def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
     return space
 
 
-def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[Space, list[Problem]]:
-    """Returns a space, as far as it can be read, and the problems in it.
+def read_space_and_problems(source: Path | Document, max_trials: int = MAX_TRIALS) -> tuple[Space, list[Problem]]:
+    """Returns the space in a file or a document, as far as it can be read, and the problems in it.
 
     Checks the length of each list, but not the number of trials.
 
     Raises:
         InputError: if nothing can be read, or if there are too many mistakes to go on.
     """
-    reading = Reading(read_document(path, max(MOST_VALUES, 2 * max_trials)), max_trials)
+    document = source if isinstance(source, Document) else read_document(source, max(MOST_VALUES, 2 * max_trials))
+    reading = Reading(document, max_trials)
     keys = _read_keys(reading)
     space = _build_space(reading, keys)
     for location, problem in _find_contradictions(reading.document, keys, space):
@@ -109,11 +112,12 @@ def _read_keys(reading: Reading) -> SpaceKeys:
     if not isinstance(document.content, dict):
         remedy = f"A space has the keys {', '.join(SpaceKeys.model_fields)}."
         raise InputError(Problem(where=str(document.path), rule="the file is not a mapping.", remedy=remedy))
+    default_name = UNNAMED if document.path is None else document.path.stem
     content = {key: value for key, value in document.content.items() if value is not None}
     is_first = True
     while True:
         try:
-            return SpaceKeys.model_validate({"name": document.path.stem if is_first else "unnamed", **content})
+            return SpaceKeys.model_validate({"name": default_name if is_first else "unnamed", **content})
         except ValidationError as error:
             # Mistakes that appear only on a second reading are consequences of those already reported.
             for problem in explain_errors(error, document, SpaceKeys) if is_first else ():
@@ -242,15 +246,20 @@ def _read_loggers(reading: Reading, raw: Sequence[Any] | None) -> tuple[Logger, 
 
 
 def _find_imports(reading: Reading, names: Iterable[str]) -> Iterator[str]:
-    """Yields module names unchanged, and files as absolute paths; relative paths start in the YAML's folder."""
+    """Yields module names unchanged, and files as absolute paths.
+
+    Relative paths start in the YAML's folder; those of a mapping start in the working folder.
+    """
+    path = reading.document.path
+    folder, start = (Path(), "the working folder") if path is None else (path.parent, "the YAML's folder")
     for i, name in enumerate(names):
         if not name.endswith(".py"):
             yield name
             continue
-        file = absolute_path(str(reading.document.path.parent / name))
+        file = absolute_path(str(folder / name))
         rule = explain_impossible_path(file)
         if rule is None and not Path(file).is_file():
-            rule = f"there is no file {name!r}. Paths are relative to the YAML's folder."
+            rule = f"there is no file {name!r}. Paths are relative to {start}."
         reading.report(("imports", str(i)), *([Problem(field="imports", rule=rule)] if rule else []))
         yield file
 

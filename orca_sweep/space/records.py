@@ -13,6 +13,7 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.config.labels import write_level
 from orca_sweep.config.naming import label_declarations
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.registry import hint
 from orca_sweep.space import designs
 from orca_sweep.space.documents import Keys, locate_keys
@@ -237,7 +238,8 @@ class Space:
     limits: Limits
     loggers: tuple[Logger, ...]
     imports: tuple[str, ...]
-    path: Path
+    path: Path | None
+    """Its file; None if it was made from a Python mapping."""
     lines: Mapping[Keys, int] = field(repr=False)
     tune: Tune = field(default_factory=dict)
     search: Search = field(default_factory=Search)
@@ -253,12 +255,26 @@ class Space:
     written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """For each field its values in the YAML, and how the YAML writes each of them where it first appears."""
 
+    @property
+    def file(self) -> Path:
+        """Its file, which a cluster gets.
+
+        Raises:
+            InputError: if it was made from a Python mapping.
+        """
+        if self.path is None:
+            rule = "this space was made from a Python mapping, but a cluster needs its file."
+            raise InputError(
+                Problem(field="space", rule=rule, remedy="Write it to a YAML file and read it from there.")
+            )
+        return self.path
+
     def write_level(self, field: str, level: Any) -> str:
         """Returns a level of a field as the YAML writes it, or as it would."""
         return self.written.get(field, {}).get(level) or write_level(level)
 
     def locate(self, *keys: str) -> str:
-        """Returns 'file:line' of the value at a path of keys, or of the nearest value around it."""
+        """Returns 'file:line' (in a mapping, the dotted key) of the value at a path of keys, or of the nearest around it."""
         return locate_keys(self.path, self.lines, keys)
 
 

@@ -17,6 +17,8 @@ from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.space.manifest import read_manifest
 from orca_sweep.store import Store, explain_write_errors
 
+RUNNING = "running"
+"""Stands for the address of the Ray that already runs in this process."""
 CLUSTER_PACKAGES = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
 """Some packages of ray[default] that ray[tune] does not install."""
 
@@ -59,6 +61,25 @@ def _is_before_launch(path: Path) -> bool:
     return (path.name == ".lock" and not path.stat().st_size) or (path.name == "store" and Store(str(path)).is_marked())
 
 
+def choose_running_ray(asked: str | None) -> str:
+    """Returns the address that stands for the Ray of this process.
+
+    Raises:
+        InputError: if another address is asked for, or Ray is joined in a way that cannot run a sweep.
+    """
+    if ray.util.client.ray.is_connected():
+        raise InputError(
+            "Ray Client is connected in this process, and a sweep cannot run through it. Call ray.shutdown()."
+        )
+    here = ray.get_runtime_context().gcs_address
+    if asked not in (None, "auto", here):
+        raise InputError(
+            f"--address {asked}: this process already uses the Ray at {here}. Leave the address out, or call ray.shutdown()"
+            " first."
+        )
+    return RUNNING
+
+
 def check_address(address: str) -> None:
     """Refuses an address at which nothing listens; Ray itself would try for minutes.
 
@@ -71,7 +92,7 @@ def check_address(address: str) -> None:
             " default), or send the sweep with 'orca-sweep submit'."
         )
     host, _, port = address.rpartition(":")
-    if address in ("local", "auto"):
+    if address in ("local", "auto", RUNNING):
         return  # Ray finds it
     is_address = bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
     problem = explain_unreachable(host, port) if is_address else "not HOST:PORT"

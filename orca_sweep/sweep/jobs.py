@@ -91,7 +91,7 @@ def find_missing_uploads(space: Space, folder: Path) -> tuple[list[str], list[st
 
     Relative paths are relative to the working folder. It must be ``folder`` when this is called, as it is for the job.
     """
-    problems = [] if space.path.is_relative_to(folder) else [f"--working-dir {folder}: does not contain {space.path}."]
+    problems = [] if space.file.is_relative_to(folder) else [f"--working-dir {folder}: does not contain {space.file}."]
     problems += [
         f"{space.locate('imports')}: imports: {name} is outside {folder}, and only that folder is sent. Move it there, or"
         " send a folder that contains both with --working-dir."
@@ -173,7 +173,7 @@ class Cluster:
             runtime_env["pip"] = list(submission.pip)
         with self._explain_errors(f"cannot send {folder}"):
             return self.client.submit_job(
-                entrypoint=submission.write_command(str(space.path.relative_to(folder))),
+                entrypoint=submission.write_command(str(space.file.relative_to(folder))),
                 runtime_env=runtime_env,
                 metadata={"space": space.name, "out": submission.out},
             )

@@ -53,7 +53,7 @@ def write_manifest(submission: Submission, image: str | None, n_nodes: int, tria
     if problems:
         raise InputError(problems)
     space = submission.plan.space
-    files = [space.path, *(Path(name) for name in space.imports if name.endswith(".py"))]
+    files = [space.file, *(Path(name) for name in space.imports if name.endswith(".py"))]
     problems = _find_unseen_files(submission, root, files)
     if problems:
         raise InputError(problems)
@@ -67,7 +67,7 @@ def write_manifest(submission: Submission, image: str | None, n_nodes: int, tria
     mounts = _mount_files(submission, root, keys)
     pod = _specify_pod(submission, image, f"{name}-space", mounts)
     job = {
-        "entrypoint": submission.write_command(_mount_path(space.path, submission.folder)),
+        "entrypoint": submission.write_command(_mount_path(space.file, submission.folder)),
         **({"runtimeEnvYAML": yaml.safe_dump({"pip": list(submission.pip)})} if submission.pip else {}),
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
@@ -164,7 +164,7 @@ def _specify_cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
 def _find_unsafe_words(submission: Submission) -> list[str]:
     """Returns problems with words that the shells between here and the job would misread."""
     files = [
-        submission.plan.space.path,
+        submission.plan.space.file,
         *(Path(name) for name in submission.plan.space.imports if name.endswith(".py")),
     ]
     sent = [str(path.relative_to(submission.folder)) for path in files if path.is_relative_to(submission.folder)]

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 from ray import tune
+from ray.tune import ProgressReporter
 
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, StorageError, first_line
@@ -38,6 +39,7 @@ from orca_sweep.space.manifest import SweepManifest, append_planned, make_manife
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
+    RUNNING,
     check_address,
     check_dashboard_host,
     check_folder,
@@ -52,7 +54,7 @@ from orca_sweep.sweep.private import keep_token_private, listen_on_loopback, mak
 from orca_sweep.sweep.queue import GroupedPruning, Queue, Watch
 from orca_sweep.sweep.trainable import Prefixes, make_trainable
 from orca_sweep.sweep.watching import Watch as RayWatch
-from orca_sweep.sweep.watching import leave_ray, watch_ray
+from orca_sweep.sweep.watching import forget_placements, is_ray_here, leave_ray, watch_ray
 from orca_sweep.trial import (
     Records,
     StageNames,
@@ -79,7 +81,7 @@ class Setup:
     store: str
     data_root: Path
     address: str
-    """'local' to start a local Ray, or the address of a cluster to join."""
+    """'local' to start a local Ray, 'running' for the Ray of this process, or the address of a cluster to join."""
     dashboard_host: str | None = None
     """Where the local Ray's dashboard listens; whoever reaches it with Ray's token can run code as this user. None: nowhere."""
 
@@ -97,6 +99,8 @@ class Outcome:
     """Why planned trials did not run."""
     ray_is_lost: bool = False
     """Then the process must not wait for Ray when it ends: it would wait for ever."""
+    was_interrupted: bool = False
+    """Whether a person or the system ended it early."""
 
     @property
     def n_left(self) -> int:
@@ -148,7 +152,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
         try:
             # A second of patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
-                if setup.address != "local":
+                if not _runs_here(setup.address):
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
                 return _run_plan(started, dashboard, guard)
         except Timeout:
@@ -162,10 +166,15 @@ def _check_launch(plan: Plan, setup: Setup) -> None:
     if setup.dashboard_host is not None:
         check_dashboard_host(setup.dashboard_host)
     problems: list[str | Problem] = [*unavailable_loggers(logger.name for logger in plan.space.loggers)]
-    if setup.address == "local":
+    if _runs_here(setup.address):
         problems += unavailable_parts(resolve_configs(plan.cells), setup.data_root)
     if problems:
         raise InputError(problems)
+
+
+def _runs_here(address: str) -> bool:
+    """Says whether all trials run on this machine, so that what they need can be checked here."""
+    return address == "local" or (address == RUNNING and is_ray_here())
 
 
 def _run_plan(started: _Launch, dashboard: str | None, guard: RayWatch) -> Outcome:
@@ -244,17 +253,17 @@ def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
 def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
     """Joins or starts Ray for a block; yields the dashboard's address, if there is one, and the watch over Ray.
 
+    A Ray that already runs in this process is used as it is, and runs on afterwards.
+
     Raises:
         InputError: if Ray cannot be joined.
         RayLostError: if Ray does not start, or is gone before the block ends.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
-    # The sweep itself reports dead workers and full disks; Ray would print stack traces.
-    for name in ("tune_controller", "experiment_state"):
-        logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
     with ExitStack() as stack:
+        for name, value in {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_GLOBAL_CHECKPOINT_S": SNAPSHOT_S}.items():
+            stack.enter_context(_set_default(name, value))
+        stack.enter_context(_silence_tune())
         if address == "local":
             keep_token_private()
             stack.enter_context(listen_on_loopback())
@@ -262,18 +271,35 @@ def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[
 
 
 @contextmanager
+def _silence_tune() -> Iterator[None]:
+    """Silences Tune for a block: the sweep itself reports dead workers and full disks; Tune would print stack traces."""
+    loggers = [logging.getLogger(f"ray.tune.execution.{name}") for name in ("tune_controller", "experiment_state")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def _run_ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | None, RayWatch]]:
-    context = _start_ray(address, dashboard_host)
-    with interrupt_on_signals(), watch_ray(address == "local") as guard:
+    dashboard = None if address == RUNNING else _start_ray(address, dashboard_host).dashboard_url
+    with interrupt_on_signals(), watch_ray(_runs_here(address)) as guard:
         try:
-            yield context.dashboard_url or None, guard
+            yield dashboard or None, guard
         except KeyboardInterrupt:
             if guard.lost is None:
                 raise
             raise RayLostError(f"{guard.lost}. {CONTINUE}") from None
         finally:
             guard.end()
-            leave_ray(guard)
+            if guard.lost is not None:
+                forget_placements()
+            if address != RUNNING:
+                leave_ray(guard)
 
 
 def _start_ray(address: str, dashboard_host: str | None) -> Any:
@@ -376,17 +402,43 @@ def run_agenda(
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
             callbacks=make_callbacks(plan.space, setup.out),
+            progress_reporter=_SilentReporter(),
             verbose=0,
         ),
     )
     with (
         _set_default("TUNE_MAX_PENDING_TRIALS_PG", str(_count_slots(need))),
+        _set_default("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),
+        _keep_signal_handlers(),
         suppress(KeyboardInterrupt),  # ended trials are reported as usual, and the rest is unfinished
     ):
         tuner.fit()
     if queue.unwritten is not None:
         raise StorageError(queue.unwritten)
     return sum(n > 0 for n in agenda.attempts.values())
+
+
+class _SilentReporter(ProgressReporter):
+    """Reports nothing. In a notebook, Tune's own reporter clears the output of the cell, whatever ``verbose`` is."""
+
+    def should_report(self, trials: Any, done: bool = False) -> bool:
+        """Returns False."""
+        return False
+
+    def report(self, trials: Any, done: bool, *sys_info: Any) -> None:
+        """Does nothing."""
+
+
+@contextmanager
+def _keep_signal_handlers() -> Iterator[None]:
+    """Puts back the handlers that Tune leaves behind: they would swallow the next Ctrl-C of this process."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -433,4 +485,5 @@ def _summarise(agenda: Agenda, started: _Launch, lost: str | None) -> Outcome:
         wall_time_s=time.perf_counter() - started.start_s,
         notes=tuple(notes),
         ray_is_lost=lost is not None,
+        was_interrupted=lost is None and not agenda.is_over,
     )

@@ -55,7 +55,7 @@ def write_script(submission: Submission, n_nodes: int, trials_per_node: int | No
         exports="".join(f"export {name}={quote_for_bash(value)}\n" for name, value in submission.env.items()),
         port=PORT,
         start=" ".join(map(quote_for_bash, _list_start_options(node))),
-        command=" ".join(map(quote_for_bash, submission.list_arguments(str(submission.plan.space.path)))),
+        command=" ".join(map(quote_for_bash, submission.list_arguments(str(submission.plan.space.file)))),
         out=quote_for_bash(submission.out),
     )
 

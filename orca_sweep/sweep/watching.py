@@ -1,10 +1,13 @@
 """Notices that Ray is gone, when Tune would wait for it for ever.
 
 Written against Ray 2.60. When the only raylet dies, Tune keeps waiting; when the head dies, Ray ends the driver after a
-minute, without a message or tables. So a thread watches the processes of Ray and interrupts the main thread if one is gone.
+minute, without a message or tables. So a thread watches the processes of Ray and interrupts the thread of the launch if one
+is gone.
 """
 
 import contextlib
+import ctypes
+import gc
 import signal
 import socket
 import threading
@@ -22,7 +25,9 @@ ASK_S = 3.0
 PATIENCE_S = 20.0
 """How long a cluster may stay silent: a head that restarts, or a network that fails briefly, is back by then."""
 AGAIN_S = 5.0
-"""After this time the main thread is interrupted again, or given up: it may wait inside Ray, where no signal reaches it."""
+"""After this time the thread is interrupted again, or given up: it may wait inside Ray, where no signal reaches it."""
+DISCONNECT_S = 15.0
+"""How long a process that goes on waits until it is disconnected from a Ray that is gone."""
 NODE_PARTS = {"raylet": "its node", "gcs_server": "its head"}
 """The processes that Ray cannot run without, and what users call them."""
 
@@ -34,25 +39,26 @@ class Watch:
         self.lost: str | None = None
         """What is gone, as a text for users; None while all is well."""
         self.rescue: Callable[[str], None] | None = None
-        """Ends the process from another thread, if the main thread waits inside Ray."""
+        """Ends the process from another thread, if the launch waits inside Ray."""
+        self._thread = threading.current_thread()
+        self._print = ray._private.worker.print_to_stdstream
         self._ended = threading.Event()
 
     def report_loss(self, loss: str) -> None:
-        """Records that Ray is gone, and interrupts the main thread until it notices."""
+        """Records that Ray is gone, and interrupts the thread that made the watch until it notices."""
         if self.lost is None and not self._ended.is_set():
             self.lost = loss
             # Otherwise Ray's thread that listens for errors prints a page of Ray's log.
             ray._private.worker.print_to_stdstream = _print_nothing
             while not self._ended.is_set():
-                # SIGTERM raises KeyboardInterrupt here; SIGINT would start Tune's graceful end, which asks the lost
-                # processes. A real signal, to that thread, wakes it from whatever it waits for.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                _interrupt_thread(self._thread)
                 if not self._ended.wait(AGAIN_S) and self.rescue is not None:
                     self.rescue(loss)
 
     def end(self) -> None:
         """Ends the watch: nothing is interrupted any more."""
         self._ended.set()
+        ray._private.worker.print_to_stdstream = self._print
 
     def start_checking(self, find_loss: Callable[[], str | None], every_s: float, patience_s: float = 0.0) -> None:
         """Checks in a new thread, and reports a loss that has lasted for ``patience_s``."""
@@ -71,17 +77,28 @@ class Watch:
                 self.report_loss(loss)
 
 
+def _interrupt_thread(thread: threading.Thread) -> None:
+    """Raises KeyboardInterrupt in a thread that is inside ``interrupt_on_signals``."""
+    if thread is threading.main_thread():
+        # SIGTERM raises KeyboardInterrupt here; SIGINT would start Tune's graceful end, which asks the lost processes.
+        # A real signal, to that thread, wakes it from whatever it waits for.
+        signal.pthread_kill(thread.ident or 0, signal.SIGTERM)
+    else:  # only the main thread handles signals; this one gets the exception with its next line of Python
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
+        )
+
+
 @contextmanager
 def watch_ray(is_local: bool) -> Iterator[Watch]:
     """Watches the Ray that this process has joined, until the block ends."""
     watch = Watch()
-    if threading.current_thread() is threading.main_thread():
-        if is_local:
-            watch.start_checking(_find_dead_process, LOOK_S)
-        else:
-            address, node_id = ray.get_runtime_context().gcs_address, ray.get_runtime_context().get_node_id()
-            watch.start_checking(lambda: _find_silent_head(address), ASK_S, PATIENCE_S)
-            watch.start_checking(lambda: _find_lost_node(node_id), ASK_S)
+    if is_local:
+        watch.start_checking(_find_dead_process, LOOK_S)
+    else:
+        address, node_id = ray.get_runtime_context().gcs_address, ray.get_runtime_context().get_node_id()
+        watch.start_checking(lambda: _find_silent_head(address), ASK_S, PATIENCE_S)
+        watch.start_checking(lambda: _find_lost_node(node_id), ASK_S)
     try:
         yield watch
     finally:
@@ -95,6 +112,12 @@ def _find_dead_process() -> str | None:
         if part in NODE_PARTS:
             return f"the local Ray is gone: {NODE_PARTS[part]} ({part}) ended with code {process.returncode}"
     return None
+
+
+def is_ray_here() -> bool:
+    """Says whether this process started its Ray, and no other node has joined it."""
+    node = _get_local_node()
+    return bool(node and node.all_processes) and sum(n["Alive"] for n in ray.nodes()) == 1
 
 
 def _print_nothing(data: object, ignore_prefix: bool) -> None:
@@ -130,6 +153,31 @@ def leave_ray(watch: Watch) -> None:
         ray.shutdown()
         return
     node = _get_local_node()
+    if watch.rescue is None:  # this process goes on
+        _disconnect()
     with contextlib.suppress(Exception):
         if node is not None:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def _disconnect() -> None:
+    """Disconnects from a Ray that is gone, if that is possible in a few seconds.
+
+    A process that stays connected is ended by Ray a minute after the head is gone.
+    """
+    thread = threading.Thread(target=ray.shutdown, daemon=True)
+    thread.start()
+    thread.join(DISCONNECT_S)
+
+
+def forget_placements() -> None:
+    """Keeps Tune's leftovers from asking a Ray that is gone to release their resources, whenever Python deletes them."""
+    from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
+
+    for manager in gc.get_objects():
+        if type(manager) is PlacementGroupResourceManager:
+            manager.clear = _do_nothing  # type: ignore[method-assign]
+
+
+def _do_nothing() -> None:
+    pass

@@ -23,6 +23,7 @@ from orca_sweep.analysis import (
     writing,
 )
 from orca_sweep.analysis.catalogue import choose_figures, make_output, write_analysis
+from orca_sweep.api.finishing import draw_figures
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval
@@ -709,37 +710,26 @@ def test_a_launch_draws_the_figures_whose_factors_are_varied(levels, names):
     assert list(choose_figures(made(list(levels), crossed(levels, 1)))) == names
 
 
-def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path, monkeypatch):
-    from rich.console import Console
-
-    from orca_sweep.cli.summary import draw_figures
-
+def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path):
     results = of(figure5_pretraining)
-    drawn, undrawn = draw_figures(results, tmp_path / "figures", Console())
-    assert undrawn == []
-    assert [path.name for path in drawn] == ["figure5_pretraining.png", "figure2_proxies.png"]
-    assert all(path.stat().st_size > 10_000 for path in drawn)
+    pictures, refusals = draw_figures(results, tmp_path / "figures")
+    assert [path.name for path in pictures] == ["figure5_pretraining.png", "figure2_proxies.png"]
+    assert all(path.stat().st_size > 10_000 for path in pictures)
+    assert refusals == []
     (tmp_path / "file").write_text("")
-    console = Console(record=True, width=300)
-    drawn, undrawn = draw_figures(results, tmp_path / "file", console)
-    assert (drawn, [failed["figure"] for failed in undrawn]) == ([], ["figure5_pretraining", "figure2_proxies"])
-    assert "no figure: figure5_pretraining: FileExistsError: " in console.export_text()
+    pictures, refusals = draw_figures(results, tmp_path / "file")
+    assert pictures == []
+    assert str(refusals[0]).startswith("no figure: figure5_pretraining: FileExistsError: ")
 
 
 def test_a_figure_that_breaks_does_not_end_a_launch(tmp_path, monkeypatch):
-    from rich.console import Console
-
-    from orca_sweep.cli.summary import draw_figures
-
     def break_down(results):
         raise ZeroDivisionError("by chance")
 
     monkeypatch.setattr(figure5_pretraining, "compute", break_down)
-    console = Console(record=True, width=300)
-    drawn, undrawn = draw_figures(of(figure5_pretraining), tmp_path / "figures", console)
-    assert undrawn == [{"figure": "figure5_pretraining", "reason": "ZeroDivisionError: by chance"}]
-    assert [path.name for path in drawn] == ["figure2_proxies.png"]
-    assert "no figure: figure5_pretraining: ZeroDivisionError: by chance" in console.export_text()
+    pictures, refusals = draw_figures(of(figure5_pretraining), tmp_path / "figures")
+    assert [path.name for path in pictures] == ["figure2_proxies.png"]
+    assert list(map(str, refusals)) == ["no figure: figure5_pretraining: ZeroDivisionError: by chance"]
 
 
 def test_every_figure_of_a_bundled_space_is_the_one_it_is_named_after():

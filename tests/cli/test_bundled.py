@@ -50,27 +50,36 @@ def test_plan_and_submit_take_a_name_anywhere(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A folder with what a wheel has, as pyproject.toml says, and how commands run with it from an empty folder."""
-    target = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    site, empty = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
-    for source, place in {**{name: name for name in target["packages"]}, **target["force-include"]}.items():
-        shutil.copytree(REPO / source, site / place, ignore=shutil.ignore_patterns("__pycache__"))
+def wheel(site, tmp_path_factory):
+    """Runs commands with the wheel from an empty folder."""
+    empty = tmp_path_factory.mktemp("empty")
 
     def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "orca_sweep.cli", *map(str, words)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=empty,
-            env={**os.environ, "PYTHONPATH": str(site)},
-        )
-        assert done.returncode == 0, done.stderr
+        output = run_python(site, empty, "-m", "orca_sweep.cli", *words)
         assert not list(empty.iterdir())
-        return done.stdout
+        return output
 
     return run
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with what a wheel has, as pyproject.toml says."""
+    target = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    site = tmp_path_factory.mktemp("site")
+    for source, target_name in {**{name: name for name in target["packages"]}, **target["force-include"]}.items():
+        shutil.copytree(REPO / source, site / target_name, ignore=shutil.ignore_patterns("__pycache__"))
+    return site
+
+
+def run_python(site, folder, *words):
+    """Runs Python in a folder with the wheel's packages instead of the checkout's, and returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_path):
@@ -83,3 +92,29 @@ def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_pat
     assert wheel("analyse", "figure2_proxies", sweep_folder(tmp_path / "s"), "--out", out).splitlines() == [
         str(out / f"figure2_proxies.{kind}") for kind in ("csv", "png", "svg")
     ]
+
+
+SPACE = """
+base: {task: digits, proxy: none, body.pretrain_fraction: 0, finetune.epochs: 1}
+factors: {finetune.freeze: [none, body]}
+seeds: 2
+margin: 0.02
+"""
+
+
+def test_a_person_with_a_wheel_goes_from_nothing_to_verdicts_and_a_picture_for_a_paper(site, tmp_path):
+    """In an empty folder, without the checkout."""
+
+    def orca_sweep(*words):
+        return run_python(site, tmp_path, "-m", "orca_sweep.cli", *words)
+
+    where = run_python(site, tmp_path, "-c", "import orca_sweep.api.sweeps as s; print(s.__file__)")
+    assert Path(where.strip()).is_relative_to(site)
+    (tmp_path / "mine.yaml").write_text(SPACE)
+    assert "2 cells x 2 seeds = 4 trials" in orca_sweep("plan", "mine.yaml")
+    assert "all trials: 4 ok" in orca_sweep("launch", "mine.yaml")
+    orca_sweep("analyse", "table_effects", "results/mine")
+    table = (tmp_path / "results" / "mine" / "figures" / "table_effects.md").read_text()
+    assert "| body |" in table and "verdict" in table
+    assert any(word in table for word in ("helps", "hurts", "no meaningful difference", "undecided"))
+    # COLUMN-WIDE PDF: orca_sweep("analyse", "figure4_freezing", "results/mine", "--width", "column", "--format", "pdf")

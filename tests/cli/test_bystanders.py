@@ -16,7 +16,7 @@ import pytest
 
 from orca_sweep import results
 from orca_sweep.analysis import writing
-from orca_sweep.cli.spaces import make_plan
+from orca_sweep.api.planning import make_plan
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files, unpack_archive
 from orca_sweep.errors import InputError, StorageError

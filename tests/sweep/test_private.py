@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orca_sweep.cli.spaces import make_plan
+from orca_sweep.api.planning import make_plan
 from orca_sweep.cli.submit import _list_unsent_folders, _read_variables
 from orca_sweep.errors import InputError
 from orca_sweep.sweep import kuberay, private, slurm

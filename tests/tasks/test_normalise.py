@@ -8,9 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from orca_sweep.api.planning import collect_notes, make_plan
 from orca_sweep.cli import app
-from orca_sweep.cli.plan import _collect_notes
-from orca_sweep.cli.spaces import make_plan
 from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import task_as_text
 from orca_sweep.data import Rows, Samples, Splits
@@ -361,7 +360,7 @@ def test_a_plan_warns_of_raw_inputs_with_the_numbers_measured(tmp_path):
     task = declared(tmp_path)
     (warning,) = [
         n
-        for n in _collect_notes(plan_of(tmp_path, {**task, "normalise": "none"}), tmp_path, tmp_path)
+        for n in collect_notes(plan_of(tmp_path, {**task, "normalise": "none"}), tmp_path, tmp_path)
         if "raw inputs" in n
     ]
     for words in (
@@ -369,7 +368,7 @@ def test_a_plan_warns_of_raw_inputs_with_the_numbers_measured(tmp_path):
         "a mean beyond 0.5", "below 0.5 or above 2",
     ):  # fmt: skip
         assert words in warning
-    assert not [n for n in _collect_notes(plan_of(tmp_path, task), tmp_path, tmp_path) if "raw inputs" in n]
+    assert not [n for n in collect_notes(plan_of(tmp_path, task), tmp_path, tmp_path) if "raw inputs" in n]
     ready = declared(tmp_path, x=RNG.normal(size=(N, 2, 16)), name="ready.npz")
     codes = declared(tmp_path, x=one_hot(), name="codes.npz")
     gone = {**task, "path": str(tmp_path / "gone.npz")}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orca_sweep.cli.spaces import make_plan
+from orca_sweep.api.planning import make_plan
 from orca_sweep.config.declaration import parse_task, task_as_text
 from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.errors import DataError, InputError

@@ -1,0 +1,162 @@
+"""From a space to its plan, what the plan will cost, and what a person should know before launching it."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orca_sweep.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from orca_sweep.planning.forecast import Forecast
+    from orca_sweep.planning.terms import Term
+    from orca_sweep.space import Plan
+    from orca_sweep.space.documents import Document
+    from orca_sweep.store import Store
+    from orca_sweep.trial import ResolvedTrial
+
+
+def make_plan(source: "Path | Document", max_trials: int | None = None, rehash: bool = False) -> "Plan":
+    """Returns the plan of a space of at most ``max_trials`` trials, after importing the modules it names.
+
+    Args:
+        source: the space's file, the name of a bundled space, or a document.
+        max_trials: the most trials that are expanded; None for ``space.MAX_TRIALS``.
+        rehash: whether to read the user's own files again even if they look as they did when they were last hashed.
+
+    Raises:
+        InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
+    """
+    from orca_sweep.data.contents import Contents
+    from orca_sweep.space import MAX_TRIALS, plan_space
+    from orca_sweep.space.bundled import find_space
+    from orca_sweep.trial import Records, Remembering, find_body_problems, find_task_problems, load_imports, make_config
+
+    contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
+    records = Records()  # looks names up only after the imports
+    resolve_once = Remembering(partial(make_config, records=records, contents=contents))
+    source = find_space(source) if isinstance(source, Path) else source
+    planned = plan_space(source, load_imports, resolve_once, max_trials or MAX_TRIALS)
+    configs = (*planned.cells, *(trial.config for trial in planned.trials))
+    trials = list(map(records.resolve_config, configs))
+    problems: list[str | Problem] = [*find_body_problems(trials), *find_task_problems(trials)]
+    if problems:
+        raise InputError(problems)
+    return planned
+
+
+def make_forecast(plan: "Plan", folder: Path, store: "Store") -> "Forecast":
+    """Returns what a plan will cost, without the trials that its sweep folder already has."""
+    from orca_sweep.planning.forecast import forecast
+    from orca_sweep.results import FINAL_STATUSES, read_row
+    from orca_sweep.space.manifest import read_manifest
+
+    def is_done(trial_id: str) -> bool:
+        row = read_row(folder, trial_id)
+        return row is not None and row["status"] in FINAL_STATUSES
+
+    if not folder.is_dir():
+        return forecast(plan, store)
+    manifest = read_manifest(folder) if plan.tuned else None
+    earlier = manifest.trials if manifest else ()
+    cells = {name for cell in plan.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
+    added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
+    return forecast(plan, store, is_done, sum(map(is_done, added)))
+
+
+def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
+    """Returns what a person should know before launching a plan, a sentence each: what is missing, mixed, or has changed.
+
+    Args:
+        plan: the plan.
+        data_root: the folder with the files of tasks.
+        folder: the sweep folder; it need not exist.
+    """
+    from orca_sweep.results import describe_changes, read_reveals
+    from orca_sweep.space.confounds import find_confounds
+    from orca_sweep.trial import (
+        describe_inputs,
+        describe_proxies,
+        read_trial_facts,
+        resolve_configs,
+        unavailable_loggers,
+        unavailable_parts,
+        warn_of_idle_placebos,
+    )
+
+    cells = resolve_configs(plan.cells)
+    missing = list(map(str, unavailable_parts(cells, data_root)))
+    missing += unavailable_loggers(logger.name for logger in plan.space.loggers)
+    notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, plan.names)
+    notes += describe_inputs(cells) + warn_of_idle_placebos(_list_labelled(plan, cells), plan.names)
+    if len(plan.space.seeds) < 2:
+        notes.append("One seed has no interval: no difference between cells can be told from noise.")
+    for cell in plan.cells:
+        decay = cell.finetune.decay_epochs
+        if decay is not None and decay < cell.finetune.epochs:
+            notes.append(
+                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
+                " the learning rate is zero at the end."
+            )
+    notes += describe_changes(folder, plan)
+    log = read_reveals(folder)
+    if log:
+        notes.append(
+            f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
+            " (n_reveals_before)."
+        )
+    trials = {id(trial.config): trial for trial in cells}
+    confounds = find_confounds(plan, lambda cell: read_trial_facts(trials[id(cell)]))
+    return list(dict.fromkeys([*notes, *plan.notes, *confounds]))
+
+
+def _list_labelled(plan: "Plan", cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
+    """The trials that show whether proxy labels act: those of the cells, or of all candidates if tuning decides it."""
+    from orca_sweep.trial import resolve_configs
+
+    if not {"embedder.objective", "embedder.label_gradient"} & plan.space.tune.keys():
+        return cells
+    return resolve_configs(config for cell in plan.tuned for config in cell.candidates or (cell.base,))
+
+
+def collect_terms(plan: "Plan", forecast: "Forecast") -> list["Term"]:
+    """Returns the terms of a plan: what was chosen by default, resources, order, budget, limits."""
+    from orca_sweep.planning.terms import list_terms
+    from orca_sweep.trial import resolve_configs
+
+    return list_terms(plan, forecast, resolve_configs(plan.cells))
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def write_size(plan: "Plan") -> str:
+    """Returns '4 cells x 5 seeds + 2 A/A = 22 trials'."""
+    space = plan.space
+    merged = f"; {_count_merged(plan.n_merged)}" if plan.n_merged else ""
+    again = f" + {len(space.aa)} A/A" if space.aa else ""
+    n = len(plan.cells) * len(space.seeds) + len(space.aa)
+    return f"{len(plan.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+
+
+def _count_merged(n: int) -> str:
+    if n == 1:
+        return "1 combination is the same work as another and runs once"
+    return f"{n} combinations are the same work as another and run once"
+
+
+def write_cost(forecast: "Forecast", way: str, way_to_rest: str) -> str:
+    """Returns what the trials that are left cost.
+
+    Args:
+        forecast: the forecast.
+        way: how to measure the cost if all of it is unknown, such as '--probe measures a few epochs'.
+        way_to_rest: the same if a part of it is.
+    """
+    if not forecast.n_known:
+        return f"cost: unknown, as the store has no earlier row of similar trials ({way})"
+    hours = f"{forecast.trial_hours:.2f} hours of trials"
+    used = f"{forecast.cpu_hours:.2f} CPU-hours, {forecast.gpu_hours:.2f} GPU-hours"
+    n_unknown = forecast.n_left - forecast.n_known
+    rest = f"; the cost of {n_unknown} more trials is unknown ({way_to_rest})" if n_unknown else ""
+    return f"cost: about {hours} one after another ({used}), from {forecast.n_rows} earlier rows{rest}"

@@ -1,0 +1,79 @@
+"""A space from a Python mapping or a YAML file, and its plan."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.api.paths import real_path, sweep_folder
+from orca_sweep.api.planning import make_plan
+from orca_sweep.api.plans import Plan
+from orca_sweep.space.bundled import find_space
+from orca_sweep.space.documents import Document, read_document
+from orca_sweep.space.mappings import make_document
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Space:
+    """What an ablation varies, as a person writes it; ``plan`` reads and expands it."""
+
+    source: Path | Document
+    """The YAML file, or the content of a mapping."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Space":
+        """Returns the space in a mapping with the keys of a space YAML.
+
+        It means exactly what the same YAML means: equal settings give equal ids. Values are plain Python values; tuples
+        and ranges count as lists, and NumPy's whole numbers and paths are accepted too. Without the key ``name``, the space
+        is called 'space'. Relative paths start in the working folder.
+
+        Raises:
+            InputError: for each value that a space cannot hold. ``plan`` reports the other mistakes.
+        """
+        return cls(source=make_document(content))
+
+    @classmethod
+    def from_yaml(cls, space: PathLike) -> "Space":
+        """Returns the space in a YAML file, or the bundled space of this name.
+
+        Raises:
+            InputError: if there is neither; the message names the nearest. ``plan`` reports mistakes in the file.
+        """
+        path = find_space(Path(space))
+        if not os.path.exists(path):
+            read_document(path)  # raises, with the nearest file
+        return cls(source=path)
+
+    def __repr__(self) -> str:
+        if isinstance(self.source, Document):
+            return f"Space.from_dict({self.source.content!r})"
+        return f"Space.from_yaml({str(self.source)!r})"
+
+    def plan(
+        self,
+        *,
+        max_trials: int | None = None,
+        rehash: bool = False,
+        data: PathLike = "data",
+        store: str | None = None,
+        out: PathLike | None = None,
+    ) -> Plan:
+        """Returns what the space would run: cells, trials, cost, and warnings. Runs nothing.
+
+        Args:
+            max_trials: the largest number of trials that the space may have; None for `orca_sweep.space.MAX_TRIALS`.
+            rehash: whether to read your own files again even if they look as they did when they were last hashed.
+            data: folder with the files of tasks that need any.
+            store: store of stage artifacts and earlier rows, any fsspec path; by default ``store`` in the sweep folder.
+            out: sweep folder; by default ``results/<name>``. The cost leaves out trials that it already has.
+
+        Raises:
+            InputError: with every mistake in the space; each names its line, or in a mapping its dotted key.
+        """
+        record = make_plan(self.source, max_trials, rehash)
+        folder = sweep_folder(out, record.space.name)
+        return Plan(record=record, folder=folder, store=store or None, data=real_path(data))
