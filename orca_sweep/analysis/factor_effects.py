@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS, equalise_limits
+from orca_sweep.analysis.figure_style import PAGE, FigureStyle, choose_style
+from orca_sweep.analysis.figures import draw_interval, draw_trend, equalise_limits, make_handles, spread_lines
+from orca_sweep.analysis.sheet import Slot, open_sheet
 from orca_sweep.analysis.tables import (
     by_task,
     describe_lacking,
@@ -24,11 +26,10 @@ from orca_sweep.analysis.tables import (
     describe_not_ok,
     find_varying,
     metric_of,
+    name_tasks,
     named_levels,
     read_cells,
     replicated,
-    shorten_texts,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     Output,
@@ -330,60 +331,53 @@ def _write_caption(factors: Factors, task: TaskFactors) -> str:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(factors: Factors) -> Any:
+def plot(factors: Factors, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure with a panel per main effect and interaction of each task."""
-    from matplotlib.figure import Figure
-
     panels = [(task, effect) for task in factors.tasks for effect in task.analysis.effects]
-    shown_panels = panels[:MAX_PANELS]
-    columns = min(3, len(shown_panels))
-    rows = math.ceil(len(shown_panels) / columns)
-    made = Figure(figsize=(max(6.5, 4.2 * columns), 3.1 * rows + 0.7), layout="constrained")
-    axes = made.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(shown_panels) :]:
-        axis.set_visible(False)
-    for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
-        _draw_panel(axis, factors, task, effect)
-    equalise_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)], "y")
-    more = f"; {len(panels) - len(shown_panels)} more effects are only in the CSV" if len(panels) > MAX_PANELS else ""
-    made.suptitle(
-        "means over the levels of the other factors; bars: 95% Student-t intervals of that mean over seeds. Comparisons are"
-        f"\nwithin seeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
-        fontsize=9,
+    drawn = panels[:MAX_PANELS]
+    names = name_tasks(task.task for task, _ in drawn)
+    with open_sheet(style, write_caption(factors)) as sheet:
+        slots = sheet.add_grid(len(drawn), style.count_columns(max(1, len(drawn))))
+        if not drawn:
+            slots[0].write_words("no task has a balanced design, so there is no effect to show")
+        for slot, (task, effect) in zip(slots, drawn, strict=False):
+            _draw_panel(slot, factors, task, effect, name=names[task.task])
+        equalise_limits([(task.task, slot.axis) for slot, (task, _) in zip(slots, drawn, strict=False)], "y")
+    return sheet.figure
+
+
+def write_caption(factors: Factors) -> str:
+    """Returns what the figure shows, what its intervals are over, and what it leaves to the CSV."""
+    n_hidden = sum(len(task.analysis.effects) for task in factors.tasks) - MAX_PANELS
+    more = f" {n_hidden} more effects are only in the CSV." if n_hidden > 0 else ""
+    return (
+        "Means over the levels of the other factors; bars: 95% Student-t intervals of that mean over seeds. Comparisons are"
+        f" within seeds, so judge them by the titles: partial ω² and Holm's p of the effect.{more}"
     )
-    return made
 
 
-def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) -> None:
+def _draw_panel(slot: Slot, factors: Factors, task: TaskFactors, effect: Effect, *, name: str) -> None:
     means = [mean for mean in task.means if mean.effect is effect]
     along = list(dict.fromkeys(mean.levels[0] for mean in means))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in means))
-    labels = shorten_texts((line[0] for line in lines if line), 24)
-    for i, line in enumerate(lines):
-        points = [mean.interval for mean in means if mean.levels[1:] == line]
-        shift = 0.06 * (i - (len(lines) - 1) / 2)
-        axis.errorbar(
-            [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
-            color=COLOURS[i % len(COLOURS)], marker="osD^vP*X"[i % 8], linestyle="-" if len(line) else ":", capsize=3,
-            linewidth=1.4, markersize=5, label=labels[i] if line else None,
-        )  # fmt: skip
-    axis.set_xticks(range(len(along)), shorten_texts(along, 18), fontsize=8)
-    axis.set_xlim(-0.4, len(along) - 0.6)
-    axis.set_xlabel(effect.factors[0], fontsize=8)
-    axis.set_ylabel(f"{factors.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
-    axis.tick_params(axis="y", labelsize=8)
+    looks = [choose_style(i) for i in range(len(lines))]
     omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
-    axis.set_title(
-        f"{wrap_title(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
-        f" {task.analysis.n_blocks} seeds",
-        fontsize=8,
-    )
+    p = format_p(effect.p_adjusted)
+    axis = slot.show(f"{name}: {effect.name}\nω² {omega}, p {p}, {task.analysis.n_blocks} seeds")
+    for line, look, shift in zip(lines, looks, spread_lines(len(lines)), strict=True):
+        points = [mean.interval for mean in means if mean.levels[1:] == line]
+        if line:
+            draw_trend(axis, range(len(points)), [point.mean for point in points], look, shift=shift)
+        for x, point in enumerate(points):
+            draw_interval(axis, x, point, look, shift=shift)
+    slot.name_levels(along)
+    slot.label_x(effect.factors[0])
+    slot.label_y(f"{factors.column} ({task.metric})\n{describe_mode(task.mode)}")
     if lines[0]:
-        axis.legend(title=effect.factors[1], title_fontsize=7, fontsize=7, frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+        slot.add_legend(make_handles(zip((line[0] for line in lines), looks, strict=True)), effect.factors[1])
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     factors = compute(results, **asked)
     refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
@@ -391,6 +385,7 @@ def make_output(results: Results, **asked: Any) -> Output:
         numbers=numbers(factors),
         more_numbers={"means": mean_numbers(factors)},
         tables=build_tables(factors),
-        figure=plot(factors),
+        figure=plot(factors, style),
+        caption=write_caption(factors),
         warnings=refused,
     )

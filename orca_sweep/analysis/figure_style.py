@@ -106,7 +106,9 @@ def read_style(
     except ValueError:
         rule = "a width is column, page, or a number of inches, such as 5.5."
         raise InputError(Problem(field="width", value=width, rule=rule)) from None
-    return FigureStyle(width=inches, font_size=PAGE.font_size if font_size is None else font_size, caption=not no_caption)
+    return FigureStyle(
+        width=inches, font_size=PAGE.font_size if font_size is None else font_size, caption=not no_caption
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def use_look(style: FigureStyle) -> Iterator[None]:
 
     sizes = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize",
              "legend.title_fontsize")  # fmt: skip
-    with rc_context({**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.6 * style.font_size}):
+    with rc_context({**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.55 * style.font_size}):
         yield
 
 

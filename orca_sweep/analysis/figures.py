@@ -265,7 +265,15 @@ def make_handles(lines: Iterable[tuple[str, Style]]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], color=style.colour, marker=style.marker, markerfacecolor=style.face, linestyle=style.line, label=name)
+        Line2D(
+            [],
+            [],
+            color=style.colour,
+            marker=style.marker,
+            markerfacecolor=style.face,
+            linestyle=style.line,
+            label=name,
+        )
         for name, style in lines
     ]
 

@@ -4,6 +4,7 @@ A figure is drawn in the font that Matplotlib brings along. Letters that it lack
 ones, come from the first installed font that has them. Letters that no font has are named in a warning.
 """
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +28,10 @@ PLACEHOLDERS = ("Last Resort", "LastResort", "Adobe Blank")
 """Fonts that have a box for every letter."""
 EXTRA_FONTS = (("matplotlib_fontja", "fonts"),)
 """Packages with fonts, which are never imported: some change Matplotlib's settings."""
-BREAKS = " /_-,;:=·"
-"""A line may end after these, rather than within a word."""
+GLUED = re.compile(r"\b(n = \d+|sd = \d|sd \d|(Holm )?p [\d<])")
+"""Texts within which no line ends."""
+PARTS = re.compile(r"[^/_\-,;:=.]*[/_\-,;:=.]?\s*")
+"""Parts of a word that is longer than a line; a line ends between them rather than anywhere."""
 
 
 # Fonts --------------------------------------------------------------------------------------------
@@ -62,7 +65,9 @@ def explain_missing_letters(texts: Iterable[str]) -> str:
 
 def _find_lacking(text: str) -> set[str]:
     """Returns the letters that the font of the figures lacks."""
-    return {letter for letter in set(text) - _letters_of(_find_file(FONT)) if unicodedata.category(letter)[0] not in "CZ"}
+    return {
+        letter for letter in set(text) - _letters_of(_find_file(FONT)) if unicodedata.category(letter)[0] not in "CZ"
+    }
 
 
 @lru_cache(maxsize=1024)
@@ -121,6 +126,13 @@ def _letters_of(path: str) -> frozenset[str]:
     return frozenset()
 
 
+def list_texts(figure: Any) -> list[str]:
+    """Returns every text of a figure."""
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
 def set_fonts(figure: Any) -> None:
     """Gives each text of a figure the fonts that have its letters."""
     from matplotlib.text import Text
@@ -164,19 +176,20 @@ def wrap_text(text: str, width: float, size: float, most: int = 0) -> str:
         size: of the letters, in points.
         most: the largest number of lines, 0 for any; what is cut off is shown as an ellipsis.
     """
-    lines = [line for part in text.splitlines() or [""] for line in _wrap_line(part, width, size)]
+    glued = GLUED.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    lines = [line for part in glued.splitlines() or [""] for line in _wrap_line(part, width, size)]
     if most and len(lines) > most:
         lines = [*lines[: most - 1], _cut_line(lines[most - 1], width, size)]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _wrap_line(text: str, width: float, size: float) -> Iterator[str]:
     line = ""
-    for piece in _split_pieces(text):
+    for piece in _split_pieces(text, width, size):
         if line and measure_width((line + piece).rstrip(), size) > width:
             yield line.rstrip()
             line = ""
-        line += piece.lstrip() if not line else piece
+        line += piece if line else piece.lstrip()
         while measure_width(line.rstrip(), size) > width and len(line) > 1:
             cut = _count_fitting(line, width, size)
             yield line[:cut].rstrip()
@@ -184,17 +197,26 @@ def _wrap_line(text: str, width: float, size: float) -> Iterator[str]:
     yield line.rstrip()
 
 
-def _split_pieces(text: str) -> list[str]:
-    """Returns a text in pieces, after each of which a line may end; wide letters are pieces of their own."""
-    pieces = [""]
-    for i, letter in enumerate(text):
-        pieces[-1] += letter
-        following = text[i + 1 : i + 2]
-        if letter == "-" and following.isdigit():
-            continue  # the sign of a number
-        if (letter in BREAKS and following != " ") or unicodedata.east_asian_width(letter) in "WF":
-            pieces.append("")
-    return [piece for piece in pieces if piece]
+def _split_pieces(text: str, width: float, size: float) -> Iterator[str]:
+    """Yields a text in pieces, after each of which a line may end: words, wide letters, and parts of words that do not fit."""
+    for word in re.findall("[^ ]+ *| +", text):
+        if measure_width(word.rstrip(), size) <= width:
+            yield from _split_wide(word)
+        else:
+            for part in PARTS.findall(word):
+                yield from _split_wide(part)
+
+
+def _split_wide(word: str) -> Iterator[str]:
+    """Yields a word in pieces: letters as wide as high, such as Chinese ones, are pieces of their own."""
+    narrow = ""
+    for letter in word:
+        narrow += letter
+        if unicodedata.east_asian_width(letter) in "WF":
+            yield narrow
+            narrow = ""
+    if narrow:
+        yield narrow
 
 
 def _count_fitting(line: str, width: float, size: float) -> int:

@@ -159,7 +159,7 @@ class Sheet:
         """
         columns = columns or n
         width = (self.style.points - 2 * PAD - GAP * (columns - 1)) / columns
-        usual = min(150.0, max(11 * self.style.font_size, 0.55 * width))
+        usual = min(140.0, max(11 * self.style.font_size, 0.48 * width))
         slots = []
         for column in range(n):
             axis = self.figure.add_axes((0.2, 0.2, 0.6, 0.6), visible=False)
@@ -181,8 +181,8 @@ class Sheet:
 
     def add_heading(self, text: str) -> None:
         """Adds a line of text over the whole width, above the next band."""
-        self._add_empty().show(text)
-        self.bands[-1][0].gap = 2
+        self._add_empty().show(text, most=9)
+        self.bands[-1][0].gap = 4
 
     def add_legend(self, handles: Sequence[Any], title: str = "") -> None:
         """Adds a legend over the whole width, below the last band."""
@@ -212,7 +212,9 @@ class Sheet:
             return None
         size = self.style.caption_size
         text = wrap_text(self.caption, self.style.points - 2 * PAD, size)
-        made = self.figure.supxlabel(text, x=PAD / self.style.points, y=0, ha="left", va="bottom", fontsize=size, color=DARK)
+        made = self.figure.supxlabel(
+            text, x=PAD / self.style.points, y=0, ha="left", va="bottom", fontsize=size, color=DARK
+        )
         set_fonts(self.figure)
         return made
 
@@ -232,7 +234,9 @@ class Sheet:
         height, tops = PAD, []
         for band in shown:
             tops.append(height)
-            height += max(self._measure_above(slot) + slot.height + self._measure_below(slot, renderer) for slot in band)
+            height += max(
+                self._measure_above(slot) + slot.height + self._measure_below(slot, renderer) for slot in band
+            )
             height += max(slot.gap for slot in band)
         height = math.ceil(max(36.0, height - GAP + PAD + bottom))
         self.figure.set_size_inches(self.style.width, height / 72)
@@ -268,7 +272,12 @@ class Sheet:
         left, right = sides
         width = max(12.0, slot.width - left - right)
         axis.set_position(
-            (round((start + left) / whole, 5), (height - top - slot.height) / height, width / whole, slot.height / height)
+            (
+                round((start + left) / whole, 5),
+                (height - top - slot.height) / height,
+                width / whole,
+                slot.height / height,
+            )
         )
         axis.set_title(
             slot.title, loc="left", x=-left / width, y=1 + (slot.outer[2] + PAD) / slot.height, pad=0, va="bottom"

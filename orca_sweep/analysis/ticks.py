@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from orca_sweep.analysis.writing import MINUS
 
 APART = 4.0
 """Points between two labels of an axis."""
-MOST_TICKS = 6
+MOST_TICKS = 7
 
 
 def set_number_ticks(axis: Any) -> None:
@@ -22,7 +23,7 @@ def set_number_ticks(axis: Any) -> None:
             return format_tick_labels(values)
 
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_locator(MaxNLocator(nbins=MOST_TICKS - 1, steps=[1, 2, 2.5, 5, 10]))
+        side.set_major_locator(MaxNLocator(nbins=MOST_TICKS, steps=[1, 2, 2.5, 5, 10]))
         side.set_major_formatter(NumberFormatter(lambda value, _: format_tick_labels([value])[0]))
 
 
@@ -32,7 +33,7 @@ def format_tick_labels(values: Sequence[float]) -> list[str]:
     largest = max(map(abs, known), default=0.0)
     if not largest:
         return [f"{value:g}" for value in values]
-    step = min((abs(b - a) for a, b in zip(known, known[1:], strict=False) if a != b), default=largest)
+    step = min((abs(b - a) for a, b in pairwise(known) if a != b), default=largest)
     if 1e-4 <= largest < 1e6 and step >= 1e-6:
         decimals = next((n for n in range(9) if _is_multiple(step, n) and all(_is_multiple(v, n) for v in known)), 6)
         texts = [f"{value:.{decimals}f}" for value in values]
@@ -53,19 +54,30 @@ def _format_power(value: float, largest: float, step: float) -> str:
 
 
 def thin_ticks(axis: Any, renderer: Any) -> None:
-    """Removes ticks or their labels until no two labels of an axis overlap."""
+    """Gives each axis as many ticks as its length has room for, so that no two labels overlap."""
+    from matplotlib.ticker import MaxNLocator
+
     for side, across in ((axis.xaxis, True), (axis.yaxis, False)):
-        for n in range(MOST_TICKS - 2, 0, -1):
-            if not _find_crowded(side, across, renderer):
-                break
-            if not _use_fewer(side, n):
-                _blank_labels(side, across, renderer)
-                break
+        locator = side.get_major_locator()
+        if isinstance(locator, MaxNLocator):
+            for n in range(_count_intervals(side, across), 0, -1):
+                locator.set_params(nbins=n, min_n_ticks=min(2, n))
+                if not _is_crowded(side, across, renderer):
+                    break
+        elif across and _is_crowded(side, across, renderer):
+            _blank_labels(side, across, renderer)
 
 
-def _find_crowded(side: Any, across: bool, renderer: Any) -> bool:
+def _count_intervals(side: Any, across: bool) -> int:
+    """Returns the number of intervals between ticks that suits the length of an axis."""
+    box, size = side.axes.get_window_extent(), side.get_major_ticks(1)[0].label1.get_fontsize()
+    length = (box.width if across else box.height) * 72 / side.axes.figure.dpi
+    return max(2, min(MOST_TICKS, int(length / (size * (4.5 if across else 2.5)))))
+
+
+def _is_crowded(side: Any, across: bool, renderer: Any) -> bool:
     boxes = sorted(_measure_labels(side, across, renderer))
-    return any(second[0] < first[1] for first, second in zip(boxes, boxes[1:], strict=False))
+    return any(second[0] < first[1] for first, second in pairwise(boxes))
 
 
 def _measure_labels(side: Any, across: bool, renderer: Any) -> list[tuple[float, float, Any]]:
@@ -80,19 +92,6 @@ def _measure_labels(side: Any, across: bool, renderer: Any) -> list[tuple[float,
             box = tick.label1.get_window_extent(renderer)
             made.append((*((box.x0, box.x1) if across else (box.y0, box.y1)), tick.label1))
     return [(start, end + gap, label) for start, end, label in made]
-
-
-def _use_fewer(side: Any, n: int) -> bool:
-    """Asks for at most n + 1 ticks; returns False if the ticks are fixed."""
-    from matplotlib.ticker import MaxNLocator
-
-    locator = side.get_major_locator()
-    if not isinstance(locator, MaxNLocator):
-        return False
-    locator.set_params(nbins=n)
-    if n == 1:
-        locator.set_params(min_n_ticks=1)
-    return True
 
 
 def _blank_labels(side: Any, across: bool, renderer: Any) -> None:
