@@ -2,8 +2,8 @@
 
 The module has the name of its analysis. It has ``compute(results, **options)``, which returns a frozen record,
 ``numbers(record)``, which returns CSV, ``build_tables(record)`` if it has tables, ``plot(record, style)`` and
-``write_caption(record)`` if it has a figure, and ``make_output(results, style, **options)``, which combines them. This module imports nothing heavy: it loads the module of an
-analysis when it makes that analysis.
+``write_caption(record)`` if it has a figure, and ``make_output(results, style, **options)``, which combines them. This module
+imports nothing heavy: it loads the module of an analysis when it makes that analysis.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ EXTRA_FONTS = (("matplotlib_fontja", "fonts"),)
 """Packages with fonts, which are never imported: some change Matplotlib's settings."""
 GLUED = re.compile(r"\b(n = \d+|sd = \d|sd \d|(Holm )?p [\d<])")
 """Texts within which no line ends."""
-PARTS = re.compile(r"[^/_\-,;:=.]*[/_\-,;:=.]?\s*")
+PARTS = re.compile(r"[^/_\-,;:=]*[/_\-,;:=]?\s*")
 """Parts of a word that is longer than a line; a line ends between them rather than anywhere."""
 
 

@@ -21,7 +21,7 @@ GAP = 12.0
 """Between cells of a band, and between bands."""
 LINE = 1.3
 """Height of a line of text, in font sizes."""
-LEFT_SHARE, RIGHT_SHARE = 0.36, 0.3
+LEFT_SHARE, RIGHT_SHARE = 0.35, 0.33
 """The largest shares of a cell's width for the labels and the notes of its rows."""
 PASSES = 3
 """Ticks depend on the size of their axes, and this on the ticks: one more pass settles both."""
@@ -81,7 +81,7 @@ class Slot:
         labels = fit_labels([group.label for group in groups], LEFT_SHARE * self.width, size)
         positions, middles, top = [], [], 0.0
         for i, (group, label) in enumerate(zip(groups, labels, strict=True)):
-            notes = [wrap_text(note, RIGHT_SHARE * self.width, size, 5) for note in group.notes]
+            notes = [_wrap_note(note, RIGHT_SHARE * self.width, size) for note in group.notes]
             heights = [max(1.3 * line, line * (note.count("\n") + 1) + 0.3 * line) for note in notes]
             slack = max(0.0, line * (label.count("\n") + 1.4) - sum(heights)) / len(heights)
             start = top
@@ -286,6 +286,11 @@ class Sheet:
             below = (height - top - slot.height - slot.outer[3] - PAD) / height
             axis.get_legend().set_bbox_to_anchor((start / whole, below), transform=self.figure.transFigure)
         _keep_within(axis, left=left, width=width, cell=slot.width)
+
+
+def _wrap_note(note: str, width: float, size: float) -> str:
+    """Returns a note in lines; what is in brackets begins a line of its own if the note does not fit on one."""
+    return wrap_text(note if measure_width(note, size) <= width else note.replace(" (", "\n("), width, size, 5)
 
 
 def _keep_within(axis: Any, *, left: float, width: float, cell: float) -> None:

@@ -327,7 +327,7 @@ def write_caption(effects: Effects) -> str:
     sentences = [
         f"Paired difference of each cell to the base cell: mean and {format_percent(effects.level)} Student-t interval over n"
         " pairs of the same seed (none where n = 1).",
-        "Shaded: the margin, if any. Verdicts are corrected for all cells of a task, intervals are not.",
+        "Shaded: the margin, if any. Verdicts and p (Holm) are corrected for all cells of a task, intervals are not.",
         *[SINGLE] * (counts == {1}),
         describe_completeness(cell for task in tasks for cell in _list_cells(task)),
     ]
@@ -363,7 +363,7 @@ def _draw_line(axis: Any, row: Row, y: float) -> None:
 
 def _write_note(row: Row) -> str:
     i = row.contrast.interval
-    p = f", Holm p {format_p(row.p_holm)}" if math.isfinite(row.p_holm) else ""
+    p = f", p {format_p(row.p_holm)}" if math.isfinite(row.p_holm) else ""
     lacks = f", {len(row.contrast.incomplete)} without a pair" if row.unpaired else ""
     return f"{row.verdict.word} (n = {i.n}{lacks}{p})"
 

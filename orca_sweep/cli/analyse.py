@@ -26,8 +26,8 @@ class _AnalysisGroup(TyperGroup):
 
 app = typer.Typer(
     cls=_AnalysisGroup,
-    help="Make a figure or table of a sweep.\n\nWrites numbers as CSV, tables as Markdown and LaTeX, and pictures as PNG, SVG, and PDF."
-    " Works while the sweep runs.",
+    help="Make a figure or table of a sweep.\n\nWrites numbers as CSV, tables as Markdown and LaTeX, and pictures as PNG, SVG,"
+    " and PDF. Works while the sweep runs.",
     no_args_is_help=True,
     subcommand_metavar="NAME DIR [OPTIONS]",
 )
