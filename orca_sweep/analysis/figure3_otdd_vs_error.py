@@ -350,10 +350,11 @@ def write_caption(figure: Figure3) -> str:
         figure.facts,
         len(figure.panels),
         [
-            f"Left: means over n seeds at the same epoch; bands: their {percent} Student-t intervals; thin: each seed.",
-            f"Middle: means over n seeds; bars: their {percent} Student-t intervals (none where n = 1).",
-            "Right: one point per ok trial. The legend gives Spearman's rank correlation of objective and metric (positive:"
-            f" a lower objective goes with a lower metric) with its {percent} interval over seeds (jackknife).",
+            f"Objective over embedder epochs: means over n seeds at the same epoch; bands: their {percent} Student-t intervals;"
+            " thin: each seed.",
+            f"Metric over embedder epochs: means over n seeds; bars: their {percent} Student-t intervals (none where n = 1).",
+            "Metric over objective: one point per ok trial. The legend gives Spearman's rank correlation of both (positive: a"
+            f" lower objective goes with a lower metric) with its {percent} interval over seeds (jackknife).",
             "Naive trials (0 embedder epochs) have no objective: their mean is drawn separately, and no correlation includes"
             " them.",
         ],

@@ -28,6 +28,8 @@ PLACEHOLDERS = ("Last Resort", "LastResort", "Adobe Blank")
 """Fonts that have a box for every letter."""
 EXTRA_FONTS = (("matplotlib_fontja", "fonts"),)
 """Packages with fonts, which are never imported: some change Matplotlib's settings."""
+HINTING = 1.03
+"""How much wider than measured a line may be drawn: on a screen, letters begin at whole pixels."""
 GLUED = re.compile(r"\b(n = \d+|sd = \d|sd \d|(Holm )?p [\d<])")
 """Texts within which no line ends."""
 PARTS = re.compile(r"[^/_\-,;:=]*[/_\-,;:=]?\s*")
@@ -138,9 +140,14 @@ def set_fonts(figure: Any) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        families = choose_families(text.get_text())
-        if len(families) > 1:
-            text.set_fontfamily(list(families))
+        set_font(text)
+
+
+def set_font(text: Any) -> None:
+    """Gives a text of a figure the fonts that have its letters."""
+    families = choose_families(text.get_text())
+    if len(families) > 1:
+        text.set_fontfamily(list(families))
 
 
 @contextmanager
@@ -176,6 +183,7 @@ def wrap_text(text: str, width: float, size: float, most: int = 0) -> str:
         size: of the letters, in points.
         most: the largest number of lines, 0 for any; what is cut off is shown as an ellipsis.
     """
+    width /= HINTING
     glued = GLUED.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     lines = [line for part in glued.splitlines() or [""] for line in _wrap_line(part, width, size)]
     if most and len(lines) > most:

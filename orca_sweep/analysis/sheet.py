@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orca_sweep.analysis.figure_style import DARK, GREY, LIGHT, FigureStyle, use_look
-from orca_sweep.analysis.fonts import fit_labels, ignore_missing_letters, measure_width, set_fonts, wrap_text
-from orca_sweep.analysis.ticks import set_number_ticks, thin_ticks
+from orca_sweep.analysis.fonts import (
+    fit_labels,
+    ignore_missing_letters,
+    measure_width,
+    set_font,
+    set_fonts,
+    wrap_text,
+)
+from orca_sweep.analysis.ticks import fix_ticks, set_number_ticks, thin_ticks
 
 PAD = 5.0
 """Between texts, and around the figure."""
@@ -205,7 +212,7 @@ class Sheet:
         caption = self._write_caption()
         with ignore_missing_letters():
             for i in range(PASSES):
-                self._place(caption, is_first=i == 0)
+                self._place(caption, is_first=i == 0, is_last=i == PASSES - 1)
 
     def _write_caption(self) -> Any:
         if not (self.caption and self.style.caption):
@@ -215,10 +222,10 @@ class Sheet:
         made = self.figure.supxlabel(
             text, x=PAD / self.style.points, y=0, ha="left", va="bottom", fontsize=size, color=DARK
         )
-        set_fonts(self.figure)
+        set_font(made)
         return made
 
-    def _place(self, caption: Any, *, is_first: bool) -> None:
+    def _place(self, caption: Any, *, is_first: bool, is_last: bool) -> None:
         from matplotlib.backends.backend_agg import RendererAgg
 
         dpi = self.figure.dpi
@@ -228,6 +235,8 @@ class Sheet:
         if is_first:
             self._spread(shown)
         for slot in (slot for band in shown for slot in band):
+            if is_last:
+                fix_ticks(slot.axis)
             thin_ticks(slot.axis, renderer)
             slot.outer = _measure_outer(slot.axis, renderer)
         bottom = 0.0 if caption is None else caption.get_window_extent(renderer).height * 72 / dpi + 2 * PAD
@@ -247,6 +256,8 @@ class Sheet:
             above = max(self._measure_above(slot) for slot in band)
             for slot in band:
                 self._place_slot(slot, top + above, height, sides[slot.column, slot.has_rows])
+                if is_last:
+                    thin_ticks(slot.axis, renderer)
 
     def _spread(self, shown: Sequence[Sequence[Slot]]) -> None:
         """Gives each axes about their final size, which their ticks depend on."""
@@ -279,9 +290,8 @@ class Sheet:
                 slot.height / height,
             )
         )
-        axis.set_title(
-            slot.title, loc="left", x=-left / width, y=1 + (slot.outer[2] + PAD) / slot.height, pad=0, va="bottom"
-        )
+        above = 1 + (slot.outer[2] + PAD) / slot.height
+        set_font(axis.set_title(slot.title, loc="left", x=-left / width, y=above, pad=0, va="bottom"))
         if axis.get_legend() is not None:
             below = (height - top - slot.height - slot.outer[3] - PAD) / height
             axis.get_legend().set_bbox_to_anchor((start / whole, below), transform=self.figure.transFigure)

@@ -64,8 +64,19 @@ def thin_ticks(axis: Any, renderer: Any) -> None:
                 locator.set_params(nbins=n, min_n_ticks=min(2, n))
                 if not _is_crowded(side, across, renderer):
                     break
-        elif across and _is_crowded(side, across, renderer):
+        elif _is_crowded(side, across, renderer):
             _blank_labels(side, across, renderer)
+
+
+def fix_ticks(axis: Any) -> None:
+    """Keeps the ticks that the axes have now, whatever their size will be."""
+    from matplotlib.ticker import MaxNLocator
+
+    for side in (axis.xaxis, axis.yaxis):
+        if isinstance(side.get_major_locator(), MaxNLocator):
+            low, high = sorted(side.get_view_interval())
+            ticks = [tick for tick in side.get_majorticklocs() if low <= tick <= high]
+            side.set_ticks(ticks, format_tick_labels(ticks))
 
 
 def _count_intervals(side: Any, across: bool) -> int:

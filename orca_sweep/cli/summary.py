@@ -66,20 +66,24 @@ def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
 
     A figure that cannot be drawn is reported, whatever the reason: the numbers of a sweep do not depend on it.
     """
-    from orca_sweep.analysis.catalogue import choose_figures, write_analysis
+    from orca_sweep.analysis.catalogue import choose_figures, make_output
+    from orca_sweep.analysis.writing import write_output
 
     pictures = []
     without_notes = replace(results, notes=())  # the summary prints them
     for name in choose_figures(results):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about letters that no installed font has, for example
-                paths = write_analysis(out, name, without_notes)
+                warnings.simplefilter("ignore")
+                output = make_output(name, without_notes)
+                paths = write_output(out, name, output)
         except Exception as error:
             reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
             console.print(f"no figure: {name}: {reason}", soft_wrap=True)
         else:
             pictures += [path for path in paths if path.suffix == ".png"]
+            for warning in output.warnings:
+                console.print(f"{name}: {warning}", soft_wrap=True)
     return pictures
 
 

@@ -289,12 +289,13 @@ def test_the_forest_plot_shows_every_verdict_its_n_and_the_margin(tmp_path):
     figure = table_effects.plot(record)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == [
-        "helps (n = 5, Holm p <0.001)",
+        "helps (n = 5, p <0.001)",
         "undecided (n = 4, 1 without a pair)",
     ]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["mnist5k", "dummy"]
     assert axis.get_title(loc="left") == "digits: proxy\nbase none, margin 0.02, given"
-    assert "95% Student-t interval over n pairs of the same seed" in figure.get_suptitle()
+    assert "95% Student-t interval over n pairs of the same seed" in table_effects.write_caption(record)
+    assert "p (Holm)" in table_effects.write_caption(record)
     assert any(line.get_color() == table_effects.LOOKS["helps"][0] for line in axis.lines)
 
 
@@ -346,10 +347,10 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
     assert [len(block) for block in table.blocks] == [2, 1]
     assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
     figure = factor_effects.plot(record)
-    assert [axis.get_title().splitlines()[0] for axis in figure.axes] == [
+    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
         "digits: proxy", "digits: finetune.freeze", "digits: proxy x finetune.freeze",
     ]  # fmt: skip
-    assert all("4 seeds" in axis.get_title() for axis in figure.axes)
+    assert all("4 seeds" in axis.get_title(loc="left") for axis in figure.axes)
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
 
 
@@ -587,7 +588,7 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert "it says nothing about other tasks" in table.notes[0]
     figure = summary_over_tasks.plot(record)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["t0", "t1"]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["t0", "t1"]
 
 
 def test_a_summary_needs_two_tasks_one_base_and_cells_in_common(tmp_path):

@@ -38,13 +38,23 @@ def hard_tables(levels, n_seeds=3, n_epochs=3, scale=1.0, shift=0.0, n_failed=0,
             if any(row["trial_id"] == earlier["trial_id"] for earlier in rows[-400:]):
                 continue
             value = shift + scale * value_of(i, seed)
-            columns = {"test_metric_best": 1.0, "test_metric_last": 1.02, "val_metric_best": 0.97, "val_metric_last": 1.0}
+            columns = {
+                "test_metric_best": 1.0,
+                "test_metric_last": 1.02,
+                "val_metric_best": 0.97,
+                "val_metric_last": 1.0,
+            }
             row |= {column: value * factor for column, factor in columns.items()}
             objectives = [9.0 / (1 + e) + 0.1 * seed for e in range(min(row["embedder.epochs"], 40) + 1)]
             row["objective_last"] = objectives[-1] if row["embedder.epochs"] else math.nan
             rows.append(row)
             history += [
-                {"trial_id": row["trial_id"], "stage": "finetune", "epoch": epoch, "val_metric": value * (1 + 0.5 / epoch)}
+                {
+                    "trial_id": row["trial_id"],
+                    "stage": "finetune",
+                    "epoch": epoch,
+                    "val_metric": value * (1 + 0.5 / epoch),
+                }
                 for epoch in range(1, n_epochs + 1)
             ]
             history += [
@@ -80,7 +90,9 @@ def find_texts(figure):
                 hidden |= {label for label in (tick.label1, tick.label2) if not (is_seen and label.get_visible())}
             if not axis.axison:
                 hidden |= {side.label, side.offsetText}
-    seen = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in hidden]
+    seen = [
+        text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in hidden
+    ]
     return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in dict.fromkeys(seen)]
 
 
@@ -88,7 +100,9 @@ def find_faults(figure):
     """What a reader could not read: texts that leave the figure, and pairs of texts that overlap."""
     texts, (width, height) = find_texts(figure), figure.get_size_inches() * figure.dpi
     faults = [
-        f"outside: {text!r}" for text, box in texts if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1
+        f"outside: {text!r}"
+        for text, box in texts
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1
     ]
     for (first, a), (second, b) in itertools.combinations(texts, 2):
         if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1:
