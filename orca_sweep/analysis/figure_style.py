@@ -20,7 +20,7 @@ LEAST_EMS = 18
 """A figure that is fewer times as wide as its letters are high has no room for labels and data side by side."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-# 8, 9 and 4 have few common factors: a pair of marker and line style repeats only after 36 lines.
+# 8 and 9 have no common factor: neither a colour nor a marker comes with the same of the other again soon.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 LINE_STYLES = ("-", "--", "-.", ":")
 GREY, DARK, LIGHT = "#666666", "#333333", "#f1f1f1"
@@ -126,10 +126,11 @@ AA_STYLE = Style(colour=GREY, marker="o", face="white", line=":")
 
 
 def choose_style(i: int) -> Style:
-    """Returns the style of the line number i."""
-    colour = COLOURS[i % len(COLOURS)]
-    line = LINE_STYLES[(i // len(MARKERS)) % len(LINE_STYLES)]
-    return Style(colour=colour, marker=MARKERS[i % len(MARKERS)], face=colour, line=line)
+    """Returns the style of the line number i: 9 markers, then hollow ones, and further line styles with each 9."""
+    colour, n_rounds = COLOURS[i % len(COLOURS)], i // len(MARKERS)
+    face = "white" if n_rounds % 2 else colour
+    line = LINE_STYLES[n_rounds % len(LINE_STYLES)]
+    return Style(colour=colour, marker=MARKERS[i % len(MARKERS)], face=face, line=line)
 
 
 @contextmanager

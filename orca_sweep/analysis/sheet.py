@@ -193,6 +193,8 @@ class Sheet:
 
     def add_legend(self, handles: Sequence[Any], title: str = "") -> None:
         """Adds a legend over the whole width, below the last band."""
+        for above in self.bands[-1] if self.bands else ():
+            above.gap = 2
         slot = self._add_empty()
         slot.show()
         slot.add_legend(handles, title)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figure_style import DARK, MARKERS, PAGE, FigureStyle, choose_style
+from orca_sweep.analysis.figure_style import DARK, PAGE, FigureStyle, choose_style
 from orca_sweep.analysis.sheet import RowGroup, open_sheet
 from orca_sweep.analysis.tables import (
     better_side,
@@ -386,7 +386,7 @@ def _draw_tasks(axis: Any, summary: Summary, rows: Sequence[CellOverTasks], ys: 
         look = choose_style(i)
         handles += axis.plot(
             [row.scores[i].interval.mean for row in rows], ys, look.marker, color=look.colour, alpha=0.75,
-            fillstyle="full" if i < len(MARKERS) else "none",
+            markerfacecolor=look.face,
             label=names[base.task] + " (sign reversed)" * (base.task in summary.turned),
         )  # fmt: skip
     return handles

@@ -60,13 +60,16 @@ CASES = {
 }  # fmt: skip
 
 
+REFUSED = {("table_effects", "one of each")}
+"""Tables in which an analysis has nothing to compare."""
+
+
 @functools.cache
 def record_of(name, case):
     """The record of an analysis of hard tables; None if the analysis refuses them."""
     try:
         return load_analysis(name).compute(CASES[case](name))
-    except InputError as error:
-        assert case in ("one of each", "one seed", "one task", "negative", "forty cells", "twelve long levels"), error
+    except InputError:
         return None
 
 
@@ -79,9 +82,8 @@ def styles_of(case):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_clipped_or_covered(name, case):
     record = record_of(name, case)
-    if record is None:
-        return
-    for style in styles_of(case):
+    assert (record is None) == ((name, case) in REFUSED)
+    for style in styles_of(case) if record else ():
         figure = load_analysis(name).plot(record, style)
         assert figure.get_figwidth() == style.width
         assert len(find_texts(figure)) > 2
