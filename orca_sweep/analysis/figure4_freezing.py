@@ -122,7 +122,7 @@ def _plot_panel(slot: Slot, figure: Figure4, i: int, looks: Mapping[str, Style])
     for row, y in zip((row for members in groups.values() for row in members), positions, strict=True):
         figures.draw_interval(slot.axis, y, row.cell.interval, looks[row.line], across=True)
     _plot_reference(slot.axis, rows, looks)
-    slot.axis.set_ylabel("frozen, for how long")
+    slot.label_y("frozen, for how long")
     slot.label_x(figures.label_measure(figure.facts.column, panel))
     if figure.by or len(panel.lines) > 1:
         lines = [(_line_name(line), replace(looks[line.name], line="none")) for line in panel.lines]

@@ -315,7 +315,8 @@ def _keep_within(axis: Any, *, left: float, width: float, cell: float) -> None:
 
 def _measure_outer(axis: Any, renderer: Any) -> tuple[float, float, float, float]:
     """Returns by how many points labels and texts reach beyond axes: left, right, above, below."""
-    boxes = [side.get_tightbbox(renderer, for_layout_only=True) for side in (axis.xaxis, axis.yaxis)]
+    # The label of the x axis may be wider than the axes, since it is moved into its cell.
+    boxes = [axis.xaxis.get_tightbbox(renderer, for_layout_only=True), axis.yaxis.get_tightbbox(renderer)]
     boxes += [text.get_window_extent(renderer) for text in axis.texts if text.get_text()]
     inner, boxes = axis.get_window_extent(renderer), [box for box in boxes if box is not None]
     scale = 72 / axis.figure.dpi

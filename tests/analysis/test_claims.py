@@ -708,7 +708,7 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
-    assert names == {f"claims.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
+    assert names == {f"claims.{kind}" for kind in ("csv", "md", "tex", "png", "svg", "pdf", "caption.txt")}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert "| 1 | On 2D tasks" in (tmp_path / "a" / "claims.md").read_text()

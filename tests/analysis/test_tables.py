@@ -836,9 +836,9 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
-    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", "png", "svg")} - {
-        "table_results.png",
-        "table_results.svg",
+    pictures = ("png", "svg", "pdf", "caption.txt")
+    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", *pictures)} - {
+        f"table_results.{kind}" for kind in pictures
     } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
     assert set(done.stdout.split()) == {str(tmp_path / out / name) for out in "ab" for name in made}
     for name in made:
