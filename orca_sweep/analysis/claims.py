@@ -11,7 +11,7 @@ procedure. For OTDD and metric the contrast is Spearman's rank correlation over 
 two go together if the interval lies beyond --least-correlation, and do not if it lies below. Tasks are counted with
 Wilson's interval, which treats them as a sample of tasks: with few tasks it is wide, however many seeds there are.
 
-Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
+Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
 
 import math

@@ -157,12 +157,15 @@ def _draw_break(axis: Any, at: float) -> None:
 
 
 def _label_tick(fraction: float) -> str:
-    return write_level(fraction) if fraction else "0\n(random body)"
+    return write_level(fraction) if fraction else "0\n(random)"
 
 
 def write_caption(figure: Figure5) -> str:
     """Returns what the figure shows, over how many trials, and what is missing."""
-    what = f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
+    what = (
+        f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1). 0: a"
+    )
+    what += " body without pre-training, which starts at random."
     if figure.over == "seeds":
         noise = (
             "The intervals do not include the noise of pre-training: the trials of a point share one body"

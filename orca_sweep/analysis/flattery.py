@@ -16,7 +16,7 @@ shows what that would have gained. It also counts the trials that began after te
 because whoever ran them could have seen test numbers.
 
 Sealed tables have no test metrics: 'orca-sweep reveal' shows them. Writes flattery.csv, .md, .tex (booktabs), and a plot
-as .png and .svg.
+as .png, .svg and .pdf.
 """
 
 import math

@@ -7,7 +7,7 @@ against a margin: --margin, else the margin that the space fixes, else the margi
 at which no cell can be shown to make no difference. The family of Holm's procedure is the cells of the task. The table
 lists seeds without a pair. Only --complete-pairs judges a cell with such seeds, from its complete pairs.
 
-Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
+Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
 
 import math

@@ -427,7 +427,7 @@ def test_figure5_has_a_line_per_proxy_along_the_fractions():
     notes = drawn.get_supxlabel().replace("\n", " ")
     assert "The intervals do not include the noise of pre-training" in notes
     axis = drawn.axes[0]
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0\n(random body)", "0.1", "1"]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0\n(random)", "0.1", "1"]
     zero, *rest = axis.get_xticks()
     assert rest == pytest.approx([-1, 0])
     trends = [line.get_xdata() for line in axis.lines if len(set(line.get_xdata())) > 1]

@@ -12,11 +12,12 @@ LONG = "a-name-of-sixty-characters-without-any-space-that-goes-on-"
 DECLARED = "/home/someone/a folder/signals-{}.npz kind=classification output_shape=4 " + "note=lorem-ipsum " * 113
 CHINESE = ("学習率のデータ", "éàüßøñç", "對時間", "naïve Ångström")
 STATIC = {
-    "task": "digits", "role": "replicate", "space": "demo", "status": "ok", "metric": "error", "metric_mode": "min", "metric_unit": "",
-    "dims": 2, "proxy": "mnist5k", "embedder.epochs": 20, "embedder.objective": "otdd-exact", "finetune.freeze": "none",
-    "finetune.freeze_epochs": "0", "body.pretrain_fraction": 1.0, "seed_varies": "all", "data_s": 1.0, "body_s": 2.0,
-    "proxy_s": 3.0, "embedder_s": 4.0, "finetune_s": 20.0, "test_s": 1.0, "wall_time_s": 33.0, "reused": "pretrain",
-    "reused_s": 9.0, "resumed_from_epoch": 0, "device": "cpu", "n_threads": 1, "host": "h", "n_reveals_before": 0,
+    "task": "digits", "role": "replicate", "space": "demo", "status": "ok", "metric": "error", "metric_mode": "min",
+    "metric_unit": "", "dims": 2, "proxy": "mnist5k", "embedder.epochs": 20, "embedder.objective": "otdd-exact",
+    "finetune.freeze": "none", "finetune.freeze_epochs": "0", "body.pretrain_fraction": 1.0, "seed_varies": "all",
+    "data_s": 1.0, "body_s": 2.0, "proxy_s": 3.0, "embedder_s": 4.0, "finetune_s": 20.0, "test_s": 1.0,
+    "wall_time_s": 33.0, "reused": "pretrain", "reused_s": 9.0, "resumed_from_epoch": 0, "device": "cpu",
+    "n_threads": 1, "host": "h", "n_reveals_before": 0,
 }  # fmt: skip
 
 
