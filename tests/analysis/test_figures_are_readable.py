@@ -60,7 +60,10 @@ CASES = {
 }  # fmt: skip
 
 
-REFUSED = {("table_effects", "one of each")}
+REFUSED = {
+    ("table_effects", "one of each"), ("factor_effects", "one of each"), ("factor_effects", "one seed"),
+    *(("summary_over_tasks", case) for case in ("one of each", "one task", "negative", "forty cells")),
+}  # fmt: skip
 """Tables in which an analysis has nothing to compare."""
 
 
