@@ -108,8 +108,8 @@ def _add_new_fonts() -> None:
 def _find_packaged() -> Iterator[str]:
     for package, folder in EXTRA_FONTS:
         spec = find_spec(package)
-        for place in (spec and spec.submodule_search_locations) or ():
-            yield from map(str, (Path(place) / folder).glob("*.[to]tf"))
+        for root in (spec and spec.submodule_search_locations) or ():
+            yield from map(str, (Path(root) / folder).glob("*.[to]tf"))
 
 
 @lru_cache(maxsize=1024)

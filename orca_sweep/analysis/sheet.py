@@ -214,7 +214,7 @@ class Sheet:
         caption = self._write_caption()
         with ignore_missing_letters():
             for i in range(PASSES):
-                self._place(caption, is_first=i == 0, is_last=i == PASSES - 1)
+                self._place_all(caption, is_first=i == 0, is_last=i == PASSES - 1)
 
     def _write_caption(self) -> Any:
         if not (self.caption and self.style.caption):
@@ -227,7 +227,7 @@ class Sheet:
         set_font(made)
         return made
 
-    def _place(self, caption: Any, *, is_first: bool, is_last: bool) -> None:
+    def _place_all(self, caption: Any, *, is_first: bool, is_last: bool) -> None:
         from matplotlib.backends.backend_agg import RendererAgg
 
         dpi = self.figure.dpi

@@ -110,7 +110,7 @@ def _blank_labels(side: Any, across: bool, renderer: Any) -> None:
     labels = _measure_labels(side, across, renderer)
     kept, last = [], labels[-1]
     for label in labels[:-1]:
-        is_free = all(label[0] >= other[1] or label[1] <= other[0] for other in [*kept, last])
+        is_free = all(label[0] >= near[1] or label[1] <= near[0] for near in [*kept, last])
         kept += [label] * is_free
     kept.append(last)
     texts = {id(label[2]) for label in kept}
