@@ -140,11 +140,12 @@ def use_look(style: FigureStyle) -> Iterator[None]:
 
     sizes = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize",
              "legend.title_fontsize")  # fmt: skip
-    with rc_context({**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.55 * style.font_size}):
+    look: Any = {**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.55 * style.font_size}
+    with rc_context(look):
         yield
 
 
-LOOK: Mapping[str, Any] = {
+LOOK: dict[str, Any] = {
     "font.family": [FONT],
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -108,7 +108,8 @@ def _measure_labels(side: Any, across: bool, renderer: Any) -> list[tuple[float,
 def _blank_labels(side: Any, across: bool, renderer: Any) -> None:
     """Keeps the labels of fixed ticks that have room, from the first on; the last stays, for the end of the range."""
     labels = _measure_labels(side, across, renderer)
-    kept, last = [], labels[-1]
+    last = labels[-1]
+    kept: list[tuple[float, float, Any]] = []
     for label in labels[:-1]:
         is_free = all(label[0] >= near[1] or label[1] <= near[0] for near in [*kept, last])
         kept += [label] * is_free

@@ -251,8 +251,8 @@ def render_figure(figure: Any, kind: str) -> bytes:
     from orca_sweep.analysis.fonts import ignore_missing_letters
 
     drawn = io.BytesIO()
-    without_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    look = {"svg.hashsalt": "orca-sweep", "svg.fonttype": "path", "pdf.fonttype": 42, "text.usetex": False}
+    without_date: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    look: Any = {"svg.hashsalt": "orca-sweep", "svg.fonttype": "path", "pdf.fonttype": 42, "text.usetex": False}
     with rc_context(look), ignore_missing_letters():
         figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata=without_date.get(kind))
     return drawn.getvalue()
