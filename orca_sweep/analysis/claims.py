@@ -364,13 +364,14 @@ def _count_other_settings(n: int) -> str:
 
 def plot(claims: Claims, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure, a forest plot: a panel per claim, a line per task and contrast, margins shaded."""
+    names = name_tasks(task.task for finding in claims.findings for task in finding.tasks)
     with open_sheet(style, write_caption(claims)) as sheet:
         for finding in claims.findings:
             lines = _list_lines(finding)
             if any(map(_has_estimate, lines)):
-                _draw_panel(sheet.add_band()[0], finding, lines[:MAX_ROWS], len(lines))
+                _draw_panel(sheet.add_band()[0], finding, lines, names)
             else:
-                sheet.add_heading(_write_heading(finding))
+                sheet.add_heading(_write_heading(finding, names))
     return sheet.figure
 
 
@@ -383,8 +384,12 @@ def write_caption(claims: Claims) -> str:
     )
 
 
-def _write_heading(finding: ClaimFinding) -> str:
-    return f"{finding.claim.id}. {finding.claim.sentence}\n{finding.verdict}"
+def _write_heading(finding: ClaimFinding, names: Mapping[str, str]) -> str:
+    """Returns claim and verdict, with tasks by the names that they have in figures."""
+    verdict = finding.verdict
+    for task, name in names.items():
+        verdict = verdict.replace(task, name)
+    return f"{finding.claim.id}. {finding.claim.sentence}\n{verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,11 +407,11 @@ def _list_lines(finding: ClaimFinding) -> list[_Line]:
     return lines or [_Line()]
 
 
-def _draw_panel(slot: Slot, finding: ClaimFinding, lines: Sequence[_Line], n: int) -> None:
-    axis = slot.show(_write_heading(finding), most=9)
+def _draw_panel(slot: Slot, finding: ClaimFinding, all_lines: Sequence[_Line], names: Mapping[str, str]) -> None:
+    lines = all_lines[:MAX_ROWS]
+    axis = slot.show(_write_heading(finding, names), most=9)
     is_rho = any(line.judgement and line.judgement.kind == CORRELATION for line in lines)
     modes = {line.task.mode for line in lines if line.task}
-    names = name_tasks(line.task.task for line in lines if line.task)
     groups = [
         RowGroup(label=_name_line(line, names, are_mixed=len(modes) > 1), notes=(_write_note(line, is_rho=is_rho),))
         for line in lines
@@ -416,7 +421,8 @@ def _draw_panel(slot: Slot, finding: ClaimFinding, lines: Sequence[_Line], n: in
     axis.axvline(0, color=DARK, linewidth=0.8)
     label = "rank correlation of OTDD and metric" if is_rho else "difference in % of the mean of the second cell"
     better = f"; {better_side(modes.pop())} of zero is better" if not is_rho and len(modes) == 1 else ""
-    more = f"; {n - len(lines)} more contrasts are in the table" if n > len(lines) else ""
+    n_hidden = len(all_lines) - len(lines)
+    more = f"; {n_hidden} more contrasts are in the table" if n_hidden else ""
     slot.label_x(label + better + more)
 
 
