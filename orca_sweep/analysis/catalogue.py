@@ -1,9 +1,9 @@
 """The list of analyses, with the question that each answers and its options. A new analysis is a module and an entry here.
 
 The module has the name of its analysis. It has ``compute(results, **options)``, which returns a frozen record,
-``numbers(record)``, which returns CSV, ``plot(record)`` if it has a figure, ``build_tables(record)`` if it has tables, and
-``make_output(results, **options)``, which combines them. This module imports nothing heavy: it loads the module of an
-analysis when it makes that analysis.
+``numbers(record)``, which returns CSV, ``build_tables(record)`` if it has tables, ``plot(record, style)`` and
+``write_caption(record)`` if it has a figure, and ``make_output(results, style, **options)``, which combines them. This module
+imports nothing heavy: it loads the module of an analysis when it makes that analysis.
 """
 
 from collections.abc import Mapping
@@ -52,6 +52,12 @@ class Analysis:
     """The factor that a figure of the study is about: a launch draws the figure if the sweep varies it."""
     least_levels: int = 2
     """The minimum number of factor levels for a useful figure."""
+    has_figure: bool = True
+
+    @property
+    def all_options(self) -> tuple[Option, ...]:
+        """Its own options, then those of its figure."""
+        return (*self.options, *PICTURE_OPTIONS * self.has_figure)
 
 
 BASE = Option(
@@ -78,6 +84,21 @@ WITHOUT = Option(
     metavar="FACTOR=LEVEL",
     meaning="level, seed or task to leave out; may be repeated",
 )
+PICTURE_OPTIONS = (
+    Option(
+        name="width",
+        kind="text",
+        metavar="column|page|INCHES",
+        meaning="width of the figure: column is 3.25 inches, page 6.75; default: page",
+    ),
+    Option(name="font-size", kind="number", metavar="POINTS", meaning="size of the text in the figure; default: 8"),
+    Option(
+        name="no-caption",
+        kind="flag",
+        meaning="leave the caption out of the picture; it is always written as a text file",
+    ),
+)
+"""Of every analysis that has a figure."""
 
 ANALYSES: Registry[Analysis] = Registry("analysis")
 for _analysis in (
@@ -111,6 +132,7 @@ for _analysis in (
         name="table_results",
         answers="what did every cell reach, over how many seeds, and which trials are missing?",
         options=(METRIC, LEVEL),
+        has_figure=False,
     ),
     Analysis(
         name="table_effects",
@@ -246,14 +268,24 @@ def load_analysis(name: str) -> Any:
 
 
 def make_output(name: str, results: "Results", options: Mapping[str, Any] | None = None) -> "Output":
-    """Returns what an analysis writes; ``options`` are keyword arguments of its ``make_output``.
+    """Returns what an analysis writes; ``options`` are keyword arguments of its ``make_output``, or of its figure.
 
     Raises:
-        InputError: if the analysis is unknown, if the tables lack what an option names, or if they cannot answer the
-            question.
+        InputError: if the analysis is unknown, if the tables lack what an option names, if they cannot answer the
+            question, or if the figure cannot have that size.
     """
-    output: Output = load_analysis(name).make_output(results, **(options or {}))
-    return output
+    from orca_sweep.analysis.figure_style import read_style
+    from orca_sweep.analysis.fonts import explain_missing_letters, list_texts
+
+    own, look = dict(options or {}), {}
+    for option in PICTURE_OPTIONS * ANALYSES.get(name).has_figure:
+        if option.parameter in own:
+            look[option.parameter] = own.pop(option.parameter)
+    if ANALYSES.get(name).has_figure:
+        own["style"] = read_style(**look)
+    output: Output = load_analysis(name).make_output(results, **own)
+    warning = "" if output.figure is None else explain_missing_letters(list_texts(output.figure))
+    return replace(output, warnings=(*output.warnings, warning)) if warning else output
 
 
 def write_analysis(out: Path, name: str, results: "Results", options: Mapping[str, Any] | None = None) -> list[Path]:

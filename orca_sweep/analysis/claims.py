@@ -11,25 +11,27 @@ procedure. For OTDD and metric the contrast is Spearman's rank correlation over 
 two go together if the interval lies beyond --least-correlation, and do not if it lies below. Tasks are counted with
 Wilson's interval, which treats them as a sample of tasks: with few tasks it is wide, however many seeds there are.
 
-Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
+Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
 
 import math
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figure_style import DARK, PAGE, SHADE, FigureStyle
 from orca_sweep.analysis.figures import describe_modes
 from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
 from orca_sweep.analysis.margins import fixed_margins, margin_of
 from orca_sweep.analysis.placebos import find_idle_placebos, leave_out_idle_placebos
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
-from orca_sweep.analysis.tables import better_side, describe_completeness, named_levels, shorten_texts
+from orca_sweep.analysis.tables import better_side, describe_completeness, name_tasks, named_levels
 from orca_sweep.analysis.writing import (
+    MINUS,
     NOTHING,
     Output,
     Record,
@@ -45,8 +47,6 @@ from orca_sweep.stats.modes import Mode, as_cost, describe_mode
 NAME = "claims"
 LEAST_CORRELATION = 0.3
 MAX_ROWS = 60
-LEFT, WIDTH, RIGHT, HEAD, TITLE, ROW, TICKS = 3.7, 4.4, 3.9, 0.6, 0.6, 0.27, 0.5
-"""Lengths in the figure, in inches."""
 LOOKS_OF = LOOKS | {"tracks": LOOKS["helps"], "does not track": LOOKS["no meaningful difference"]}
 
 
@@ -375,28 +375,34 @@ def _count_other_settings(n: int) -> str:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(claims: Claims) -> Any:
+def plot(claims: Claims, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure, a forest plot: a panel per claim, a line per task and contrast, margins shaded."""
-    from matplotlib.figure import Figure
+    names = name_tasks(task.task for finding in claims.findings for task in finding.tasks)
+    with open_sheet(style, write_caption(claims)) as sheet:
+        for finding in claims.findings:
+            lines = _list_lines(finding)
+            if any(map(_has_estimate, lines)):
+                _draw_panel(sheet.add_band()[0], finding, lines, names)
+            else:
+                sheet.add_heading(_write_heading(finding, names))
+    return sheet.figure
 
-    panels = [(finding, _list_lines(finding)) for finding in claims.findings]
-    heights = [ROW * min(len(lines), MAX_ROWS) for _, lines in panels]
-    width, height = LEFT + WIDTH + RIGHT, HEAD + sum(heights) + (TITLE + TICKS) * len(panels)
-    figure, top = Figure(figsize=(width, height)), height - HEAD
-    for (finding, lines), size in zip(panels, heights, strict=True):
-        # Placed by hand: a layout engine's result may differ in its last bits, and with it the file.
-        bottom = top - TITLE - size
-        axis = figure.add_axes((LEFT / width, bottom / height, WIDTH / width, size / height))
-        _draw_panel(axis, finding, lines[:MAX_ROWS], len(lines))
-        top = bottom - TICKS
-    figure.suptitle(
-        f"verdicts of these rows on the study's claims, by {claims.column}; bars:"
-        f" {format_percent(claims.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are"
-        " corrected for all contrasts of a claim, bars are uncorrected",
-        fontsize=9,
-        y=1 - 0.12 / height,
+
+def write_caption(claims: Claims) -> str:
+    """Returns what the figure shows, and what its intervals and words are over."""
+    return (
+        f"Verdicts of these rows on the study's claims, by {claims.column}. Bars: {format_percent(claims.level)} intervals, n"
+        " pairs of equal seed; for rank correlations, intervals over seeds. Shaded: within the margin of the task. Words are"
+        " corrected for all contrasts of a claim, bars are uncorrected."
     )
-    return figure
+
+
+def _write_heading(finding: ClaimFinding, names: Mapping[str, str]) -> str:
+    """Returns claim and verdict, with tasks by the names that they have in figures."""
+    verdict = finding.verdict
+    for task, name in names.items():
+        verdict = verdict.replace(task, name)
+    return f"{finding.claim.id}. {finding.claim.sentence}\n{verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,66 +420,71 @@ def _list_lines(finding: ClaimFinding) -> list[_Line]:
     return lines or [_Line()]
 
 
-def _draw_panel(axis: Any, finding: ClaimFinding, lines: Sequence[_Line], n: int) -> None:
-    verdict = _wrap_text(finding.verdict, 120)
-    axis.set_title(f"{finding.claim.id}. {finding.claim.sentence}\n{verdict}", fontsize=9, loc="left")
+def _draw_panel(slot: Slot, finding: ClaimFinding, all_lines: Sequence[_Line], names: Mapping[str, str]) -> None:
+    lines = all_lines[:MAX_ROWS]
+    axis = slot.show(_write_heading(finding, names), most=9)
     is_rho = any(line.judgement and line.judgement.kind == CORRELATION for line in lines)
-    for y, line in enumerate(lines):
-        text = _draw_line(axis, line, y, is_rho=is_rho)
-        axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
     modes = {line.task.mode for line in lines if line.task}
-    names = shorten_texts((_name_line(line, are_mixed=len(modes) > 1) for line in lines), 60)
-    axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
-    axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.spines[["top", "right"]].set_visible(False)
-    if not axis.has_data():
-        axis.set_xticks([])
-        axis.spines["bottom"].set_visible(False)
-        return
-    axis.axvline(0, color="#444444", linewidth=0.8)
+    groups = [
+        RowGroup(label=_name_line(line, names, are_mixed=len(modes) > 1), notes=(_write_note(line, is_rho=is_rho),))
+        for line in lines
+    ]
+    for y, line in zip(slot.place_rows(groups), lines, strict=True):
+        _draw_line(axis, line, y, is_rho=is_rho)
+    axis.axvline(0, color=DARK, linewidth=0.8)
     label = "rank correlation of OTDD and metric" if is_rho else "difference in % of the mean of the second cell"
     better = f"; {better_side(modes.pop())} of zero is better" if not is_rho and len(modes) == 1 else ""
-    more = f"; {n - len(lines)} more contrasts are in the table" if n > len(lines) else ""
-    axis.set_xlabel(label + better + more, fontsize=7.5)
-    axis.tick_params(axis="x", labelsize=7.5)
+    n_hidden = len(all_lines) - len(lines)
+    more = f"; {n_hidden} more contrasts are in the table" if n_hidden else ""
+    slot.label_x(label + better + more)
 
 
-def _name_line(line: _Line, *, are_mixed: bool) -> str:
+def _name_line(line: _Line, names: Mapping[str, str], *, are_mixed: bool) -> str:
     """Returns task and contrast; also whether lower or higher is better if the tasks of the panel differ in it."""
     if line.task is None:
         return ""
-    better = f"({describe_mode(line.task.mode)})"
-    return " ".join([line.task.task, *([better] * are_mixed), *([":", line.judgement.name] if line.judgement else [])])
+    task = names[line.task.task] + f" ({describe_mode(line.task.mode)})" * are_mixed
+    return f"{task}: {line.judgement.name}" if line.judgement else task
 
 
-def _wrap_text(text: str, width: int = 66) -> str:
-    return textwrap.fill(text, width, max_lines=2, placeholder=" …")
-
-
-def _draw_line(axis: Any, line: _Line, y: int, *, is_rho: bool) -> str:
-    """Draws a contrast, if the line has one, and returns the text beside it."""
+def _write_note(line: _Line, *, is_rho: bool) -> str:
+    """Returns the text beside a line."""
     task, judgement = line.task, line.judgement
     if task is None:
         return "no task of this kind"
     if judgement is None:
-        return _wrap_text(f"not judged: {task.unjudged.text}") if task.unjudged else "not judged"
+        return f"not judged: {task.unjudged.text}" if task.unjudged else "not judged"
     if judgement.unjudged and not math.isfinite(judgement.estimate):
-        return _wrap_text(f"not judged: {judgement.unjudged.text}")
+        return f"not judged: {judgement.unjudged.text}"
+    n = f"n = {judgement.n} trials, {judgement.n_seeds} seeds" if is_rho else f"n = {judgement.n}"
+    estimate = f"{judgement.estimate:+.2f}" if is_rho else f"{judgement.estimate:+.3g}"
+    return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})".replace("-", MINUS)
+
+
+def _has_estimate(line: _Line) -> bool:
+    judgement = line.judgement
+    return judgement is not None and not (judgement.unjudged and not math.isfinite(judgement.estimate))
+
+
+def _draw_line(axis: Any, line: _Line, y: float, *, is_rho: bool) -> None:
+    """Draws a contrast, if the line has one."""
+    task, judgement = line.task, line.judgement
+    if task is None or judgement is None or not _has_estimate(line):
+        return
     scale = 1.0 if is_rho else 100 / judgement.reference if judgement.reference > 0 else math.nan
     colour, marker = LOOKS_OF[judgement.word]
     margin = judgement.margin
     # For a correlation: everything on the far side of the least that counts.
     within = (as_cost(-1.0, task.mode), margin) if is_rho else (-margin * scale, margin * scale)
     if all(map(math.isfinite, within)):
-        axis.fill_between(within, y - 0.5, y + 0.5, color="#999999", alpha=0.25, linewidth=0)
-    axis.plot([judgement.low * scale, judgement.high * scale], [y, y], color=colour, linewidth=2)
-    axis.plot([judgement.estimate * scale], [y], marker, color=colour, markersize=6)
-    n = f"n = {judgement.n} trials, {judgement.n_seeds} seeds" if is_rho else f"n = {judgement.n}"
-    estimate = f"{judgement.estimate:+.2f}" if is_rho else f"{judgement.estimate:+.3g}"
-    return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})"
+        axis.fill_between(within, y - 10, y + 10, color=SHADE, alpha=0.25, linewidth=0)
+    axis.plot([judgement.low * scale, judgement.high * scale], [y, y], color=colour)
+    axis.plot([judgement.estimate * scale], [y], marker, color=colour)
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` holds the fields of ``Options``."""
     claims = compute(results, Options(**asked))
-    return Output(numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims))
+    return Output(
+        numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims, style), caption=write_caption(claims)
+    )

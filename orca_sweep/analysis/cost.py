@@ -15,17 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figure_style import COLOURS, DARK, PAGE, FigureStyle
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     describe_completeness,
     describe_shared,
     find_varying,
-    levels_of,
+    name_cells,
+    name_tasks,
     read_cells,
     require_columns,
-    shorten_text,
-    shorten_texts,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import Output, Record, Table, count_things, format_csv, format_hours
 from orca_sweep.errors import InputError
@@ -49,6 +48,11 @@ SUMS = ("other", "spent", "reused", "alone", "GPU-hours")
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours"}
 KINDS = ("ok", "failed", "search")
 MAX_PANELS, MAX_ROWS = 8, 40
+FILLS = (
+    (COLOURS[7], ""), (COLOURS[0], "////"), (COLOURS[4], "...."), (COLOURS[2], "\\\\\\\\"), (COLOURS[5], ""),
+    (COLOURS[3], "xxxx"), (DARK, ""),
+)  # fmt: skip
+"""Colours and hatches of stages, then of the rest: neighbours differ in lightness, and hatches distinguish them in grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,60 +360,60 @@ def _choose_unit(most_s: float) -> tuple[float, str]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(cost: Cost) -> Any:
+def plot(cost: Cost, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure with a panel per task and a bar per cell, divided into stages."""
-    from matplotlib.figure import Figure
+    drawn = list(_group_by_task(cost).items())[:MAX_PANELS]
+    looks, names = _choose_looks(cost.cells), name_tasks(task for task, _ in drawn)
+    with open_sheet(style, write_caption(cost)) as sheet:
+        slots = [sheet.add_band()[0] for _ in drawn]
+        for slot, (task, costs) in zip(slots, drawn, strict=True):
+            _draw_panel(slot, names[task], costs, looks)
+        sheet.add_legend(slots[0].axis.get_legend_handles_labels()[0])
+    return sheet.figure
 
-    tasks = _group_by_task(cost)
-    drawn = list(tasks.items())[:MAX_PANELS]
-    looks = _choose_looks(cost.cells)
-    sizes = [min(len(costs), MAX_ROWS) + 0.6 for _, costs in drawn]
-    made = Figure(figsize=(9.5, 1.4 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
-    axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
-    for axis, (task, costs) in zip(axes.flat, drawn, strict=True):
-        _draw_panel(axis, task, costs, looks)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    more = f"; {len(tasks) - len(drawn)} more tasks are only in the table" if len(tasks) > len(drawn) else ""
-    made.suptitle(
-        "time summed over the trials of each cell (n: its ok trials); dashed: the cost of stages reused from other trials,"
-        f"\nwhich the cell did not spend{more}",
-        fontsize=9,
+
+def write_caption(cost: Cost) -> str:
+    """Returns what the figure shows, and what it leaves to the table."""
+    n_hidden = len(_group_by_task(cost)) - MAX_PANELS
+    more = f" {n_hidden} more tasks are only in the table." if n_hidden > 0 else ""
+    return (
+        "Time summed over the trials of each cell; n: its ok trials. Dashed: the cost of stages reused from other trials, which"
+        f" the cell did not spend.{more} {describe_completeness(of_cell.cell for of_cell in cost.cells)}"
     )
-    return made
 
 
 def _choose_looks(costs: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
     """Returns how the parts of a bar look, without the parts that no cell has."""
-    looks: dict[str, dict[str, Any]] = {name: {"color": COLOURS[i]} for i, name in enumerate(STAGES.values())}
-    looks["other"] = {"color": COLOURS[7]}
-    looks["not ok"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "////"}
-    looks["tuning candidates"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
-    looks["reused"] = {"facecolor": "none", "edgecolor": "#444444", "linestyle": "--"}
+    looks: dict[str, dict[str, Any]] = {
+        name: {"facecolor": colour, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch}
+        for name, (colour, hatch) in zip((*STAGES.values(), "other"), FILLS, strict=True)
+    }
+    looks["not ok"] = {"facecolor": "white", "edgecolor": DARK, "hatch": "//////", "linewidth": 0.6}
+    looks["tuning candidates"] = {"facecolor": "white", "edgecolor": DARK, "hatch": "....", "linewidth": 0.6}
+    looks["reused"] = {"facecolor": "none", "edgecolor": DARK, "linestyle": "--", "linewidth": 0.8}
     parts = [_split_bar(cell_cost) for cell_cost in costs]
     return {name: look for name, look in looks.items() if any(part[name] > 0 for part in parts)}
 
 
-def _draw_panel(axis: Any, task: str, costs: Sequence[CellCost], looks: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_panel(slot: Slot, name: str, costs: Sequence[CellCost], looks: Mapping[str, Mapping[str, Any]]) -> None:
     drawn = costs[:MAX_ROWS]
     paths = find_varying([cell_cost.cell for cell_cost in costs])
+    more = f" (the first {len(drawn)} of {len(costs)} cells)" if len(costs) > len(drawn) else ""
+    axis = slot.show(f"{name}: {' · '.join(paths) or 'all trials'}{more}")
+    labels = name_cells([cell_cost.cell for cell_cost in drawn], paths)
+    groups = [
+        RowGroup(label=f"A/A of {label}" if cell_cost.cell.role == "aa" else label, notes=(f"n = {cell_cost.ok.n}",))
+        for label, cell_cost in zip(labels, drawn, strict=True)
+    ]
+    positions = slot.place_rows(groups)
     scale, unit = _choose_unit(max(cell_cost.all_s for cell_cost in costs))
     left = [0.0] * len(drawn)
-    for name, look in looks.items():
-        widths = [_split_bar(cell_cost)[name] / scale for cell_cost in drawn]
-        axis.barh(range(len(drawn)), widths, left=left, height=0.66, label=name, **look)
+    for part, look in looks.items():
+        widths = [_split_bar(cell_cost)[part] / scale for cell_cost in drawn]
+        axis.barh(positions, widths, left=left, height=slot.style.font_size, label=part, **look)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_xlim(left=0)
-    for y, cell_cost in enumerate(drawn):
-        axis.text(left[y], y, f" n = {cell_cost.ok.n}", fontsize=7, va="center")
-    cells = [cell_cost.cell for cell_cost in drawn]
-    names = [f"{'A/A of ' if cell.role == 'aa' else ''}{levels_of(cell, paths)}" for cell in cells]
-    axis.set_yticks(range(len(drawn)), shorten_texts(names), fontsize=8)
-    axis.set_ylim(len(drawn) - 0.5, -0.5)
-    axis.set_title(f"{wrap_title(task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
-    axis.set_xlabel(UNITS[unit], fontsize=8)
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+    slot.label_x(UNITS[unit])
 
 
 def _split_bar(cell_cost: CellCost) -> dict[str, float]:
@@ -419,9 +423,13 @@ def _split_bar(cell_cost: CellCost) -> dict[str, float]:
     return {**stages, "other": cell_cost.ok.other_s, **separate, "reused": cell_cost.ok.reused_s}
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     cost = compute(results, **asked)
     return Output(
-        numbers=numbers(cost), more_numbers={"total": total_numbers(cost)}, tables=build_tables(cost), figure=plot(cost)
+        numbers=numbers(cost),
+        more_numbers={"total": total_numbers(cost)},
+        tables=build_tables(cost),
+        figure=plot(cost, style),
+        caption=write_caption(cost),
     )

@@ -18,11 +18,9 @@ Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_shares.csv, fact
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from orca_sweep.analysis import figures
 from orca_sweep.analysis.factor_judging import Factors, Options, TaskFactors, compute, compute_beside
 from orca_sweep.analysis.factor_words import (
     MAX_PANELS,
@@ -36,7 +34,10 @@ from orca_sweep.analysis.factor_words import (
     write_task_caption,
     write_word,
 )
-from orca_sweep.analysis.tables import shorten_texts, wrap_title
+from orca_sweep.analysis.figure_style import PAGE, FigureStyle, choose_style
+from orca_sweep.analysis.figures import draw_interval, draw_trend, equalise_limits, make_handles, spread_lines
+from orca_sweep.analysis.sheet import Slot, open_sheet
+from orca_sweep.analysis.tables import name_tasks
 from orca_sweep.analysis.writing import (
     Output,
     Record,
@@ -74,9 +75,6 @@ __all__ = [
     "write_caption",
 ]
 NAME = "factor_effects"
-MOST_CHARS = 34
-"""Of tick labels side by side in a panel; longer ones are turned."""
-TURNED: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
 def has_several_factors(results: Results) -> bool:
@@ -251,84 +249,49 @@ def _build_shares(factors: Factors, task: TaskFactors, whole: FactorEffects, i: 
 
 # Figure -------------------------------------------------------------------------------------------
 
-PANEL_WIDTH, PANEL_HEIGHT = 3.3, 2.9
-"""Inches."""
 
-
-def plot(factors: Factors) -> Any:
+def plot(factors: Factors, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure with a panel of means per main effect and interaction of each task."""
     panels = [(task, of) for task in factors.tasks for of in dict.fromkeys(mean.factors for mean in task.means)]
-    shown = panels[:MAX_PANELS]
-    columns = min(3, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    height = sum(PANEL_HEIGHT + _extra_height(shown[i : i + columns]) for i in range(0, len(shown), columns))
-    layout = figures.Layout(width=PANEL_WIDTH * columns, height=height, rows=rows, columns=columns)
-    with figures.use_look():
-        made, axes = figures.make_canvas(layout)
-        used = list(zip(axes.flat, shown, strict=False))
-        for axis, (task, of) in used:
-            axis.set_visible(True)
-            _draw_panel(axis, factors, task, of)
-        figures.equalise_limits([(task.task, axis) for axis, (task, _) in used], "y")
-    return made
+    drawn = panels[:MAX_PANELS]
+    names = name_tasks(task.task for task, _ in drawn)
+    with open_sheet(style, write_caption(factors)) as sheet:
+        slots = sheet.add_grid(len(drawn), style.count_columns(max(1, len(drawn))))
+        if not drawn:
+            slots[0].write_words("no task has means of levels to show")
+        for slot, (task, of) in zip(slots, drawn, strict=False):
+            _draw_panel(slot, factors, task, of, name=names[task.task] if len(factors.tasks) > 1 else "")
+        equalise_limits([(task.task, slot.axis) for slot, (task, _) in zip(slots, drawn, strict=False)], "y")
+    return sheet.figure
 
 
-def _extra_height(panels: Sequence[tuple[TaskFactors, tuple[str, ...]]]) -> float:
-    """Returns the inches that the longest legend and turned tick labels of a row of panels take."""
-    means = [[mean for mean in task.means if mean.factors == of] for task, of in panels]
-    legends = [0.25 + 0.17 * len({mean.levels[1] for mean in of}) for of in means if len(of[0].factors) > 1]
-    turned = [_measure_turned(_shorten_ticks([mean.levels[0] for mean in of])) for of in means]
-    return max(legends, default=0.0) + max(turned)
-
-
-def _shorten_ticks(levels: Sequence[str]) -> list[str]:
-    return shorten_texts(dict.fromkeys(levels), 18)
-
-
-def _measure_turned(names: Sequence[str]) -> float:
-    """Returns the inches that tick labels take below their axis because they are turned; 0 if they fit side by side."""
-    return 0.045 * max(map(len, names)) if len(" ".join(names)) > MOST_CHARS else 0.0
-
-
-def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> None:
+def _draw_panel(slot: Slot, factors: Factors, task: TaskFactors, of: tuple[str, ...], *, name: str) -> None:
     means = [mean for mean in task.means if mean.factors == of]
     along = list(dict.fromkeys(mean.levels[0] for mean in means))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in means))
-    labels = shorten_texts((line[0] for line in lines if line), 24)
-    for i, line in enumerate(lines):
-        points = {mean.levels[0]: mean.interval for mean in means if mean.levels[1:] == line}
-        style = _style_line(i)
-        axis.errorbar(
-            [along.index(level) + 0.06 * (i - (len(lines) - 1) / 2) for level in points],
-            [p.mean for p in points.values()], [p.half_width for p in points.values()],
-            color=style.colour, marker=style.marker, linestyle="-" if line else ":", capsize=3, linewidth=1.4,
-        )  # fmt: skip
-    names = _shorten_ticks(along)
-    inches = _measure_turned(names)
-    axis.set_xticks(range(len(along)), names, **(TURNED if inches else {}))
-    axis.set_xlim(-0.4, len(along) - 0.6)
-    axis.set_xlabel(of[0])
-    if axis.get_subplotspec().is_first_col():
-        higher = f" ({describe_mode(task.mode)})" * (task.mode == "max")
-        axis.set_ylabel(wrap_title(f"{name_measure(factors.column, task)}{higher}", 34))
-    axis.set_title(_write_panel_title(factors, task, of))
+    looks = [choose_style(i) for i in range(len(lines))]
+    axis = slot.show(_write_panel_title(task, of, name))
+    for line, look, shift in zip(lines, looks, spread_lines(len(lines)), strict=True):
+        points = {along.index(mean.levels[0]): mean.interval for mean in means if mean.levels[1:] == line}
+        if line:
+            draw_trend(axis, list(points), [point.mean for point in points.values()], look, shift=shift)
+        for x, point in points.items():
+            draw_interval(axis, x, point, look, shift=shift)
+    slot.name_levels(along)
+    slot.label_x(of[0])
+    higher = f"\n{describe_mode(task.mode)}" * (task.mode == "max")
+    slot.label_y(f"{name_measure(factors.column, task)}{higher}")
     if lines[0]:
-        styles = [_style_line(i) for i in range(len(lines))]
-        figures.add_legend(axis, list(zip(labels, styles, strict=True)), of[1], gap=34 + 60 * inches)
+        slot.add_legend(make_handles(zip((line[0] for line in lines), looks, strict=True)), of[1])
 
 
-def _style_line(i: int) -> figures.Style:
-    colour = figures.COLOURS[i % len(figures.COLOURS)]
-    return figures.Style(colour=colour, marker=figures.MARKERS[i % len(figures.MARKERS)], face=colour)
+def _write_panel_title(task: TaskFactors, of: tuple[str, ...], name: str) -> str:
+    title = f"{name}: {name_effect(of)}" if name else name_effect(of)
+    aliased = " and its aliases" * (task.design.fraction is not None)
+    return f"{title}{aliased}\n{describe_effect(task.contrasts_of(of))}"
 
 
-def _write_panel_title(factors: Factors, task: TaskFactors, of: tuple[str, ...]) -> str:
-    task_name = f"{task.task}: " if len(factors.tasks) > 1 else ""
-    name = f"{task_name}{name_effect(of)}{' and its aliases' if task.design.fraction else ''}"
-    return f"{wrap_title(name, 40)}\n{wrap_title(describe_effect(task.contrasts_of(of)), 40)}"
-
-
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     factors = compute(results, **asked)
     refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
@@ -336,6 +299,7 @@ def make_output(results: Results, **asked: Any) -> Output:
         numbers=numbers(factors),
         more_numbers={"shares": share_numbers(factors), "means": mean_numbers(factors)},
         tables=build_tables(factors),
-        figure=plot(factors),
+        figure=plot(factors, style),
+        caption=write_caption(factors),
         warnings=refused,
     )

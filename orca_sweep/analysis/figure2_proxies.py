@@ -13,7 +13,9 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figure_style import COLOURS, PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, t_interval
@@ -69,7 +71,7 @@ def _choose_lines(factors: Sequence[str], cells: Sequence[Cell]) -> tuple[str, .
     """The factors of the embedder while there is a colour per combination; else one of them, or else the first factor."""
     embedding = select_embedder_factors(factors)
     lines = {tuple(map(cell.label, embedding)) for cell in cells}
-    if len(lines) > len(figures.COLOURS):
+    if len(lines) > len(COLOURS):
         return ("proxy",) if "proxy" in embedding else embedding[:1]
     return embedding or tuple(path for path in factors if path != "task")[:1]
 
@@ -93,64 +95,69 @@ def _make_curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.L
     return Curve(line=line, epochs=epochs, intervals=intervals)
 
 
-def plot(figure: Figure2) -> Any:
+def plot(figure: Figure2, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: curves above, final metric per line below, for each panel."""
     panels = figure.panels[: figures.MAX_PANELS]
-    rows, columns = figures.arrange_panels(len(panels))
-    final = max([0.8, *(0.22 * len(curves) for curves in figure.curves[: len(panels)])])
-    layout = figures.Layout(
-        width=max(6, 4.2 * columns),
-        height=(3.4 + final) * rows + 0.8,
-        rows=2 * rows,
-        columns=columns,
-        height_ratios=[2.6, final] * rows,
-    )
+    looks = figures.choose_styles(panels)
+    columns = style.count_columns(max(1, len(panels)))
+    with open_sheet(style, write_caption(figure)) as sheet:
+        if not panels:
+            sheet.add_band()[0].write_words(figures.NO_TRIAL)
+        drawn = []
+        for start in range(0, len(panels), columns):
+            row = range(start, min(start + columns, len(panels)))
+            curves, finals = (sheet.add_band(len(row), columns) for _ in range(2))
+            for i, upper, lower in zip(row, curves, finals, strict=True):
+                _plot_curves(upper, figure, i, looks)
+                _plot_final(lower, figure, i, looks)
+            drawn += list(zip(row, curves, finals, strict=True))
+        figures.equalise_limits([(panels[i].task, upper.axis) for i, upper, _ in drawn], "y")
+        figures.equalise_limits([(panels[i].task, lower.axis) for i, _, lower in drawn], "x")
+    return sheet.figure
 
-    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
-        figures.draw_grid(axes[::2], panels, lambda axis, i: _plot_curves(axis, figure, i, styles), "y")
-        figures.draw_grid(axes[1::2], panels, lambda axis, i: _plot_final(axis, figure, i, styles), "x")
 
-    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
-
-
-def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _plot_curves(slot: Slot, figure: Figure2, i: int, looks: Mapping[str, Style]) -> None:
     panel = figure.panels[i]
-    if not figures.start_panel(axis, panel, 48):
+    if not figures.start_panel(slot, panel):
         return
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    n = len(figure.curves[i])
+    axis, n = slot.axis, len(figure.curves[i])
+    shifts = figures.spread_lines(n)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     for position, curve in enumerate(figure.curves[i]):
-        style, step = styles[curve.line.name], max(1, len(curve.epochs) // 6)
-        markers = {"marker": style.marker, "markerfacecolor": style.face, "markevery": (position * step // n, step)}
-        axis.plot(curve.epochs, [i.mean for i in curve.intervals], color=style.colour, linewidth=1.4, **markers)
+        look, step = looks[curve.line.name], max(1, len(curve.epochs) // 6)
+        markers = {"marker": look.marker, "markerfacecolor": look.face, "markevery": (position * step // n, step)}
+        if len(curve.epochs) == 1:
+            figures.draw_interval(axis, curve.epochs[0], curve.intervals[0], look, shift=shifts[position])
+            continue
+        means = [i.mean for i in curve.intervals]
+        axis.plot(curve.epochs, means, color=look.colour, linestyle=look.line, **markers)
         ends = [i.low for i in curve.intervals], [i.high for i in curve.intervals]
-        axis.fill_between(curve.epochs, *ends, color=style.colour, alpha=0.15, linewidth=0)
-    axis.set_xlabel("fine-tuning epoch")
-    axis.set_ylabel(figures.label_measure("val_metric_last", panel))
+        axis.fill_between(curve.epochs, *ends, color=look.colour, alpha=0.15, linewidth=0)
+    epochs = {epoch for curve in figure.curves[i] for epoch in curve.epochs}
+    if len(epochs) == 1:
+        axis.set_xticks([*epochs])
+        axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    slot.label_x("fine-tuning epoch")
+    slot.label_y(figures.label_measure("val_metric_last", panel))
 
 
-def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
+def _plot_final(slot: Slot, figure: Figure2, i: int, looks: Mapping[str, Style]) -> None:
     """Draws the final metrics; their names are also the legend of the curves above."""
-    axis.set_visible(True)
-    names = []
-    for y, curve in enumerate(figure.curves[i]):
-        names.append(f"{curve.line.label}, {curve.line.n_text}")
-        figures.draw_interval(axis, y, curve.cell.interval, styles[curve.line.name], across=True)
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(figures.label_measure(figure.facts.column, figure.panels[i]))
-    axis.set_title(", ".join(figure.by), loc="left", fontsize=8)
+    axis, curves = slot.show(", ".join(figure.by)), figure.curves[i]
+    rows = [RowGroup(label=curve.line.label, notes=(curve.line.n_text,)) for curve in curves]
+    for y, curve in zip(slot.place_rows(rows), curves, strict=True):
+        figures.draw_interval(axis, y, curve.cell.interval, looks[curve.line.name], across=True)
+    slot.label_x(figures.label_measure(figure.facts.column, figure.panels[i]))
 
 
-def _write_notes(figure: Figure2) -> str:
+def write_caption(figure: Figure2) -> str:
+    """Returns what the figure shows, over how many trials, and what is missing."""
     return figures.write_notes(
         figure.facts,
         len(figure.panels),
         [
             f"Above: means over seeds at the same epoch; bands: their {figure.facts.level:.0%} Student-t intervals over seeds.",
-            f"Below: means over n seeds with their {figure.facts.level:.0%} Student-t intervals.",
+            f"Below: means over n seeds with their {figure.facts.level:.0%} Student-t intervals (none where n = 1).",
         ],
     )
 
@@ -168,7 +175,7 @@ def numbers(figure: Figure2) -> str:
     return format_csv_rows(("panel", "cell_id", by, "what", "epoch", "n", "mean", "low", "high"), rows)
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
-    return Output(numbers=numbers(figure), figure=plot(figure))
+    return Output(numbers=numbers(figure), figure=plot(figure, style), caption=write_caption(figure))

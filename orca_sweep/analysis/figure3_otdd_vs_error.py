@@ -10,7 +10,6 @@ A trial without embedder training has no objective: no correlation includes it, 
 """
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figure_style import LIGHT, PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
+from orca_sweep.analysis.sheet import Slot, open_sheet
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -31,7 +32,9 @@ NAME = "figure3_otdd_vs_error"
 EPOCHS = "embedder.epochs"
 OBJECTIVE = "embedder.objective"
 NO_TRAINED = "no trial with embedder training is ok yet"
-NAIVE_STYLE = figures.Style(colour="#000000", marker="*", face="#000000")
+NAIVE_STYLE = Style(colour="#000000", marker="*", face="#000000")
+LEAST_EMS_OF_ROW = 48
+"""The three pictures are side by side in a figure at least this many letters wide, else one below the other."""
 WIDE = 20
 """An objective has a logarithmic axis if its largest value is more than this many times its smallest."""
 
@@ -131,69 +134,64 @@ def _correlate_trials(trials: Sequence[Trial], level: float) -> RankCorrelation:
 # Picture ------------------------------------------------------------------------------------------
 
 
-def plot(figure: Figure3) -> Any:
-    """Returns a matplotlib figure: a row of three pictures and their legend per task and other factors."""
+def plot(figure: Figure3, style: FigureStyle = PAGE) -> Any:
+    """Returns a matplotlib figure: three pictures and their legend per task and other factors."""
     panels = figure.panels[: figures.MAX_PANELS]
-    heights = [max(2.8, _legend_height(all_series)) for all_series in figure.series[: len(panels)]] or [2.8]
-    layout = figures.Layout(
-        width=11,
-        height=sum(heights) + 0.7,
-        rows=len(heights),
-        columns=4,
-        height_ratios=heights,
-        width_ratios=[1, 1, 1, 0.62],
-    )
-
-    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
-        rows = list(zip(axes, panels, strict=False))
-        for i, (row, _) in enumerate(rows):
-            _plot_row(row, figure, i, styles)
-        figures.equalise_limits([(panel.task, axis) for row, panel in rows for axis in row[1:3]], "y")
-
-    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
+    looks = figures.choose_styles(panels)
+    columns = 3 if style.ems >= LEAST_EMS_OF_ROW else 1
+    with open_sheet(style, write_caption(figure)) as sheet:
+        if not panels:
+            sheet.add_band()[0].write_words(figures.NO_TRIAL)
+        drawn = []
+        for i, panel in enumerate(panels):
+            sheet.add_heading(panel.title)
+            slots = sheet.add_grid(3, columns)
+            _plot_row(slots, figure, i, looks)
+            sheet.add_legend(_make_handles(figure, i, looks), ", ".join(figure.by))
+            drawn += [(panel.task, slot.axis) for slot in slots[1:]]
+        figures.equalise_limits(drawn, "y")
+    return sheet.figure
 
 
-def _plot_row(axes: Sequence[Any], figure: Figure3, i: int, styles: Mapping[str, figures.Style]) -> None:
+def _plot_row(slots: Sequence[Slot], figure: Figure3, i: int, looks: Mapping[str, Style]) -> None:
     panel, all_series = figure.panels[i], figure.series[i]
-    for axis in axes[:3]:
-        axis.set_visible(True)
-        axis.margins(x=0.05 + 0.013 * len(all_series))  # room for lines side by side
-    axes[0].set_title(panel.title, loc="left")
+    for slot in slots:
+        slot.show().margins(x=0.05 + 0.013 * len(all_series))  # room for lines side by side
     reason = figures.explain_no_result(panel.lines)
     if reason:
-        for axis in axes[:3]:
-            figures.write_words(axis, reason)
+        for slot in slots:
+            slot.write_words(reason)
         return
     metric = figures.label_measure(figure.facts.column, panel)
-    _plot_objective(axes[0], all_series, styles)
-    _plot_metric(axes[1], all_series, metric, styles)
-    _plot_trials(axes[2], all_series, metric, styles)
-    _plot_legend(axes[3], all_series, figure, styles)
+    _plot_objective(slots[0], all_series, looks)
+    _plot_metric(slots[1], all_series, metric, looks)
+    _plot_trials(slots[2], all_series, metric, looks)
 
 
-def _plot_objective(axis: Any, all_series: Sequence[Series], styles: Mapping[str, figures.Style]) -> None:
+def _plot_objective(slot: Slot, all_series: Sequence[Series], looks: Mapping[str, Style]) -> None:
     values = [value for series in all_series for of_seed in series.seeds.values() for value in of_seed.values()]
     if not values:
-        figures.write_words(axis, NO_TRAINED)
+        slot.write_words(NO_TRAINED)
         return
+    axis = slot.axis
     n = len(all_series)
     for position, series in enumerate(all_series):
-        style, epochs = styles[series.line.name], tuple(series.curve)
+        look, epochs = looks[series.line.name], tuple(series.curve)
         for of_seed in series.seeds.values():
-            axis.plot(tuple(of_seed), tuple(of_seed.values()), color=style.colour, linewidth=0.5, alpha=0.5)
+            axis.plot(tuple(of_seed), tuple(of_seed.values()), color=look.colour, linewidth=0.5, alpha=0.5)
         axis.fill_between(
             epochs, [i.low for i in series.curve.values()], [i.high for i in series.curve.values()],
-            color=style.colour, alpha=0.15, linewidth=0,
+            color=look.colour, alpha=0.15, linewidth=0,
         )  # fmt: skip
         marked = _choose_marked(epochs, position, n)
         axis.plot(
-            epochs, [i.mean for i in series.curve.values()], color=style.colour, linewidth=1.4, marker=style.marker,
-            markerfacecolor=style.face, markevery=marked,
+            epochs, [i.mean for i in series.curve.values()], color=look.colour, linestyle=look.line, marker=look.marker,
+            markerfacecolor=look.face, markevery=marked,
         )  # fmt: skip
     _scale_epoch_axis(axis, {epoch for series in all_series for epoch in (0, *series.curve)})
     _widen_axis(axis, "y", values)
-    axis.set_xlabel("embedder epoch")
-    axis.set_ylabel(_objective_label(all_series))
+    slot.label_x("embedder epoch")
+    slot.label_y(_objective_label(all_series))
 
 
 def _choose_marked(epochs: Sequence[int], position: int, n: int) -> list[int]:
@@ -203,40 +201,42 @@ def _choose_marked(epochs: Sequence[int], position: int, n: int) -> list[int]:
     return sorted({min(range(len(epochs)), key=lambda k: abs(epochs[k] - w)) for w in wanted}) if epochs else []
 
 
-def _plot_metric(axis: Any, all_series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
+def _plot_metric(slot: Slot, all_series: Sequence[Series], metric: str, looks: Mapping[str, Style]) -> None:
+    axis = slot.axis
     levels = sorted({_count_epochs(cell) for series in all_series for cell in series.line.cells})
     _scale_epoch_axis(axis, levels)
     for series, shift in zip(all_series, figures.spread_lines(len(all_series)), strict=True):
-        style = styles[series.line.name]
+        look = looks[series.line.name]
         cells = sorted((cell for cell in series.line.cells if cell.interval.n), key=_count_epochs)
         figures.draw_trend(
-            axis, [*map(_count_epochs, cells)], [cell.interval.mean for cell in cells], style, shift=shift
+            axis, [*map(_count_epochs, cells)], [cell.interval.mean for cell in cells], look, shift=shift
         )
         for cell in cells:
-            figures.draw_interval(axis, _count_epochs(cell), cell.interval, style, shift=shift)
+            figures.draw_interval(axis, _count_epochs(cell), cell.interval, look, shift=shift)
     shared = (
         ", the same trials in all lines" if sum(series.line.role == "replicate" for series in all_series) > 1 else ""
     )
-    axis.set_xlabel(f"{EPOCHS}\n(0: naive{shared})" if 0 in levels else EPOCHS)
-    axis.set_ylabel(metric)
+    slot.label_x(f"{EPOCHS}\n(0: naive{shared})" if 0 in levels else EPOCHS)
+    slot.label_y(metric)
 
 
-def _plot_trials(axis: Any, all_series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
+def _plot_trials(slot: Slot, all_series: Sequence[Series], metric: str, looks: Mapping[str, Style]) -> None:
     values = [trial.objective for series in all_series for trial in series.trials]
     if not values:
-        figures.write_words(axis, NO_TRAINED)
+        slot.write_words(NO_TRAINED)
         return
+    axis = slot.axis
     for series in all_series:
-        style = styles[series.line.name]
+        look = looks[series.line.name]
         points = [t.objective for t in series.trials], [t.metric for t in series.trials]
-        axis.plot(*points, style.marker, color=style.colour, markerfacecolor=style.face, markersize=4, alpha=0.75)
+        axis.plot(*points, look.marker, color=look.colour, markerfacecolor=look.face, alpha=0.75)
     _widen_axis(axis, "x", values)
-    _plot_naive(axis, all_series, styles)
-    axis.set_xlabel(_objective_label(all_series))
-    axis.set_ylabel(metric)
+    _plot_naive(axis, all_series, looks)
+    slot.label_x(_objective_label(all_series))
+    slot.label_y(metric)
 
 
-def _plot_naive(axis: Any, all_series: Sequence[Series], styles: Mapping[str, figures.Style]) -> None:
+def _plot_naive(axis: Any, all_series: Sequence[Series], looks: Mapping[str, Style]) -> None:
     """Draws naive cells in a strip at the left: they have no objective, so no position on its axis."""
     from matplotlib.patches import Rectangle
 
@@ -250,17 +250,17 @@ def _plot_naive(axis: Any, all_series: Sequence[Series], styles: Mapping[str, fi
     if not shown:
         return
     strip = 0.07 * (1 + len(shown))
-    axis.add_patch(Rectangle((0, 0), strip, 1, transform=axis.transAxes, color="#f1f1f1", linewidth=0, zorder=0))
-    axis.text(strip / 2, 1.0, "naive", transform=axis.transAxes, ha="center", va="bottom", fontsize=7)
+    axis.add_patch(Rectangle((0, 0), strip, 1, transform=axis.transAxes, color=LIGHT, linewidth=0, zorder=0))
+    axis.text(strip / 2, 1.0, "naive", transform=axis.transAxes, ha="center", va="bottom")
     _make_room(axis, strip)
     for i, (cell, line) in enumerate(shown):
-        style = styles[line.name] if line.role != "replicate" else NAIVE_STYLE
+        look = looks[line.name] if line.role != "replicate" else NAIVE_STYLE
         x, interval = strip * (i + 1) / (len(shown) + 1), cell.interval
-        drawn = {"transform": axis.get_yaxis_transform(), "color": style.colour, "markerfacecolor": style.face}
+        drawn = {"transform": axis.get_yaxis_transform(), "color": look.colour, "markerfacecolor": look.face}
         if math.isfinite(interval.low):
-            axis.plot([x, x], [interval.low, interval.high], linewidth=1.4, **drawn)
+            axis.plot([x, x], [interval.low, interval.high], **drawn)
             axis.update_datalim([(axis.get_xlim()[0], y) for y in (interval.low, interval.high)])
-        axis.plot([x], [interval.mean], style.marker, **drawn)
+        axis.plot([x], [interval.mean], look.marker, **drawn)
     axis.autoscale_view(scalex=False)
 
 
@@ -275,17 +275,10 @@ def _make_room(axis: Any, share: float) -> None:
     axis.set_xticks(ticks)
 
 
-def _plot_legend(axis: Any, all_series: Sequence[Series], figure: Figure3, styles: Mapping[str, figures.Style]) -> None:
-    axis.set_visible(True)
-    axis.set_axis_off()
-    names = [(_legend_name(series), styles[series.line.name]) for series in all_series]
-    figures.add_legend(axis, names, ", ".join(figure.by), gap=0, top=True)
-
-
-def _legend_height(all_series: Sequence[Series]) -> float:
-    """Inches that the legend of a panel takes, with its title and the labels below the axes beside it."""
-    n_lines = sum(_legend_name(series).count("\n") + 1 for series in all_series)
-    return 0.14 * n_lines + 0.07 * len(all_series) + 0.8
+def _make_handles(figure: Figure3, i: int, looks: Mapping[str, Style]) -> list[Any]:
+    """Returns what the legend of a panel shows; a panel without any result needs the names of its lines alone."""
+    all_series = figure.series[i]
+    return figures.make_handles((_legend_name(series), looks[series.line.name]) for series in all_series)
 
 
 def _legend_name(series: Series) -> str:
@@ -295,7 +288,7 @@ def _legend_name(series: Series) -> str:
     ends = f" [{r.rho_low:.2f}, {r.rho_high:.2f}]" if math.isfinite(r.rho_low) else ""
     rho = [f"rank correlation {r.rho:.2f}{ends}"] if math.isfinite(r.rho) else []
     of = f"{r.n} trials, {r.n_clusters} seed{'s' * (r.n_clusters != 1)}"
-    return "\n".join([name, *rho, of, *_describe_gaps(series), *textwrap.wrap(r.caution, 34)])
+    return "\n".join([name, *rho, of, *_describe_gaps(series), *filter(None, [r.caution])])
 
 
 def _describe_gaps(series: Series) -> list[str]:
@@ -319,8 +312,7 @@ def _scale_epoch_axis(axis: Any, epochs: Iterable[int]) -> None:
     levels = sorted(epochs)
     wanted = levels if len(levels) <= 12 else [0, *(m * 10**k for k in range(10) for m in (1, 2, 5))]
     wanted = [level for level in wanted if level <= levels[-1]]
-    ticks = [wanted[i] for i in figures.choose_spaced([*map(math.log1p, wanted)], share=0.09)]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.set_xticks(wanted, [str(tick) for tick in wanted])
     axis.minorticks_off()
 
 
@@ -351,16 +343,18 @@ def _objective_label(all_series: Sequence[Series]) -> str:
     return f"objective {names}\n(squared feature units)"
 
 
-def _write_notes(figure: Figure3) -> str:
+def write_caption(figure: Figure3) -> str:
+    """Returns what the figure shows, over how many trials, and what is missing."""
     percent = f"{figure.facts.level:.0%}"
     return figures.write_notes(
         figure.facts,
         len(figure.panels),
         [
-            f"Left: means over n seeds at the same epoch; bands: their {percent} Student-t intervals; thin: each seed.",
-            f"Middle: means over n seeds; bars: their {percent} Student-t intervals (none where n = 1).",
-            "Right: one point per ok trial. The legend gives Spearman's rank correlation of objective and metric (positive:"
-            f" a lower objective goes with a lower metric) with its {percent} interval over seeds (jackknife).",
+            f"Objective over embedder epochs: means over n seeds at the same epoch; bands: their {percent} Student-t intervals;"
+            " thin: each seed.",
+            f"Metric over embedder epochs: means over n seeds; bars: their {percent} Student-t intervals (none where n = 1).",
+            "Metric over objective: one point per ok trial. The legend gives Spearman's rank correlation of both (positive: a"
+            f" lower objective goes with a lower metric) with its {percent} interval over seeds (jackknife).",
             "Naive trials (0 embedder epochs) have no objective: their mean is drawn separately, and no correlation includes"
             " them.",
         ],
@@ -395,7 +389,7 @@ def _list_numbers(series: Series, column: str) -> Iterable[tuple[object, ...]]:
         yield "kendall", None, None, None, None, r.n, r.tau, r.tau_low, r.tau_high
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
-    return Output(numbers=numbers(figure), figure=plot(figure))
+    return Output(numbers=numbers(figure), figure=plot(figure, style), caption=write_caption(figure))

@@ -7,14 +7,15 @@ is the reference: dotted lines extend its means through all rows.
 Dots are means over seeds, bars their Student-t intervals.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figure_style import PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import NAIVE, is_naive, select_embedder_factors
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
@@ -90,76 +91,48 @@ def name_schedule(freeze: str, length: str) -> str:
 # Picture ------------------------------------------------------------------------------------------
 
 
-def plot(figure: Figure4) -> Any:
+def plot(figure: Figure4, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: one panel of dots and intervals per task and other factors."""
     panels = figure.panels[: figures.MAX_PANELS]
-    columns = max(1, min(2, len(panels)))
-    n_rows = max(1, -(-len(panels) // columns))
-    heights = [max([1.2, *map(_panel_height, figure.rows[columns * i :][:columns])]) for i in range(n_rows)]
-    n_lines = max([1, *(len(panel.lines) for panel in panels)])
-    layout = figures.Layout(
-        width=max(6.5, 5 * columns),
-        height=sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5,
-        rows=n_rows,
-        columns=columns,
-        height_ratios=heights,
-    )
-
-    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
-        figures.draw_grid(axes, panels, lambda axis, i: _plot_panel(axis, figure, i, styles), "x")
-
-    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
+    looks = figures.choose_styles(panels)
+    with open_sheet(style, write_caption(figure)) as sheet:
+        slots = sheet.add_grid(len(panels), style.count_columns(max(1, len(panels)), ems=38, most=2))
+        if not panels:
+            slots[0].write_words(figures.NO_TRIAL)
+        for i, (slot, _) in enumerate(zip(slots, panels, strict=False)):
+            _plot_panel(slot, figure, i, looks)
+        figures.equalise_limits([(p.task, slot.axis) for p, slot in zip(panels, slots, strict=False)], "x")
+    return sheet.figure
 
 
-def _panel_height(rows: Sequence[Row]) -> float:
-    """Inches that the rows of a panel take."""
-    return 0.19 * len(rows) + 0.12 * len({row.schedule for row in rows})
-
-
-def _plot_panel(axis: Any, figure: Figure4, i: int, styles: Mapping[str, figures.Style]) -> None:
+def _plot_panel(slot: Slot, figure: Figure4, i: int, looks: Mapping[str, Style]) -> None:
     panel, rows = figure.panels[i], figure.rows[i]
-    if not figures.start_panel(axis, panel, 56):
+    if not figures.start_panel(slot, panel):
         return
-    positions = _space_rows(rows)
-    for row, y in zip(rows, positions, strict=True):
-        figures.draw_interval(axis, y, row.cell.interval, styles[row.line], across=True)
-        axis.text(1.01, y, _label_count(row), transform=axis.get_yaxis_transform(), va="center", fontsize=7)
-    _label_schedules(axis, rows, positions)
-    _plot_reference(axis, rows, styles)
-    axis.set_ylim(max(positions) + 0.8, min(positions) - 0.8)
-    axis.set_xlabel(figures.label_measure(figure.facts.column, panel))
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.schedule, []).append(row)
+    positions = slot.place_rows(
+        [
+            RowGroup(label=name + " (reference)" * members[0].is_reference, notes=tuple(map(_label_count, members)))
+            for name, members in groups.items()
+        ],
+        is_shaded=True,
+    )
+    for row, y in zip((row for members in groups.values() for row in members), positions, strict=True):
+        figures.draw_interval(slot.axis, y, row.cell.interval, looks[row.line], across=True)
+    _plot_reference(slot.axis, rows, looks)
+    slot.label_y("frozen, for how long")
+    slot.label_x(figures.label_measure(figure.facts.column, panel))
     if figure.by or len(panel.lines) > 1:
-        lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
-        figures.add_legend(axis, lines, ", ".join(figure.by), gap=34)
+        lines = [(_line_name(line), replace(looks[line.name], line="none")) for line in panel.lines]
+        slot.add_legend(figures.make_handles(lines), ", ".join(figure.by))
 
 
-def _space_rows(rows: Sequence[Row]) -> list[float]:
-    """Returns the position of each row from the top: groups are further apart than the rows of a group."""
-    positions, y = [], 0.0
-    for i, row in enumerate(rows):
-        y += 0 if i == 0 else (1.0 if row.schedule == rows[i - 1].schedule else 1.6)
-        positions.append(y)
-    return positions
-
-
-def _label_schedules(axis: Any, rows: Sequence[Row], positions: Sequence[float]) -> None:
-    """Names each group of rows, and shades every other group."""
-    groups: dict[str, list[float]] = {}
-    for row, y in zip(rows, positions, strict=True):
-        groups.setdefault(row.schedule, []).append(y)
-    references = {row.schedule for row in rows if row.is_reference}
-    names = [textwrap.fill(f"{name} (reference)" if name in references else name, 34) for name in groups]
-    axis.set_yticks([sum(ys) / len(ys) for ys in groups.values()], names)
-    axis.tick_params(axis="y", length=0)
-    axis.set_ylabel("frozen, for how long")
-    for ys in list(groups.values())[::2]:
-        axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
-
-
-def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures.Style]) -> None:
+def _plot_reference(axis: Any, rows: Sequence[Row], looks: Mapping[str, Style]) -> None:
     for row in rows:
         if row.is_reference and row.cell.role == "replicate" and row.cell.interval.n:
-            axis.axvline(row.cell.interval.mean, color=styles[row.line].colour, linestyle=":", linewidth=1, zorder=1)
+            axis.axvline(row.cell.interval.mean, color=looks[row.line].colour, linestyle=":", linewidth=1, zorder=1)
 
 
 def _line_name(line: figures.Line) -> str:
@@ -174,7 +147,8 @@ def _label_count(row: Row) -> str:
     return f"n = {row.cell.interval.n}{lacking}"
 
 
-def _write_notes(figure: Figure4) -> str:
+def write_caption(figure: Figure4) -> str:
+    """Returns what the figure shows, over how many trials, and what is missing."""
     own = f"Means over n seeds; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
     if any(row.is_reference for rows in figure.rows for row in rows):
         own += " Dotted: the means of the reference, which freezes nothing."
@@ -208,7 +182,7 @@ def numbers(figure: Figure4) -> str:
     )
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
-    return Output(numbers=numbers(figure), figure=plot(figure))
+    return Output(numbers=numbers(figure), figure=plot(figure, style), caption=write_caption(figure))

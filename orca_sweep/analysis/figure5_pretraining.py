@@ -15,7 +15,9 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figure_style import PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors
+from orca_sweep.analysis.sheet import Slot, open_sheet
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -102,48 +104,45 @@ class FractionAxis:
         return math.log10(fraction) if fraction else self.zero
 
 
-def plot(figure: Figure5) -> Any:
+def plot(figure: Figure5, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: one panel per task and other factors."""
     panels = figure.panels[: figures.MAX_PANELS]
-    rows, columns = figures.arrange_panels(len(panels))
-    n_lines = max([1, *(len(panel.lines) for panel in panels)])
-    layout = figures.Layout(
-        width=max(5, 4 * columns), height=(3 + 0.18 * n_lines) * rows + 0.8, rows=rows, columns=columns
-    )
+    looks = figures.choose_styles(panels)
+    with open_sheet(style, write_caption(figure)) as sheet:
+        slots = sheet.add_grid(len(panels), style.count_columns(max(1, len(panels))))
+        if not panels:
+            slots[0].write_words(figures.NO_TRIAL)
+        for i, (slot, _) in enumerate(zip(slots, panels, strict=False)):
+            _plot_panel(slot, figure, i, looks)
+        figures.equalise_limits([(p.task, slot.axis) for p, slot in zip(panels, slots, strict=False)], "y")
+    return sheet.figure
 
-    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
-        figures.draw_grid(axes, panels, lambda axis, i: _plot_panel(axis, figure, i, styles), "y")
 
-    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
-
-
-def _plot_panel(axis: Any, figure: Figure5, i: int, styles: Mapping[str, figures.Style]) -> None:
-    panel = figure.panels[i]
-    if not figures.start_panel(axis, panel, 44):
+def _plot_panel(slot: Slot, figure: Figure5, i: int, looks: Mapping[str, Style]) -> None:
+    panel, axis = figure.panels[i], slot.axis
+    if not figures.start_panel(slot, panel):
         return
     fractions = sorted({float(cell.levels[FRACTION]) for line in panel.lines for cell in line.cells})
     scale = FractionAxis(fractions=tuple(fractions))
     for line, shift in zip(panel.lines, figures.spread_lines(len(panel.lines)), strict=True):
-        _plot_line(axis, line, scale, styles[line.name], shift=shift)
-    at = [scale.position_of(f) for f in fractions]
-    labelled = figures.choose_spaced(at, share=0.08)
-    axis.set_xticks(at, [_label_tick(f) if k in labelled else "" for k, f in enumerate(fractions)])
+        _plot_line(axis, line, scale, looks[line.name], shift=shift)
+    axis.set_xticks([scale.position_of(f) for f in fractions], [*map(_label_tick, fractions)])
     axis.set_xlim(scale.position_of(fractions[0]) - 0.3, scale.position_of(fractions[-1]) + 0.3)
-    axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
-    axis.set_ylabel(figures.label_measure(figure.facts.column, panel))
+    slot.label_x(FRACTION + " (log axis)" * (fractions[-1] > 0))
+    slot.label_y(figures.label_measure(figure.facts.column, panel))
     if fractions[0] == 0 < fractions[-1]:
         _draw_break(axis, scale.zero + GAP / 2)
-    names = [(f"{line.label}, {line.n_text}", styles[line.name]) for line in panel.lines]
-    figures.add_legend(axis, names, ", ".join(figure.by))
+    names = [(f"{line.label}, {line.n_text}", looks[line.name]) for line in panel.lines]
+    slot.add_legend(figures.make_handles(names), ", ".join(figure.by))
 
 
-def _plot_line(axis: Any, line: figures.Line, scale: FractionAxis, style: figures.Style, *, shift: float) -> None:
+def _plot_line(axis: Any, line: figures.Line, scale: FractionAxis, look: Style, *, shift: float) -> None:
     for cell in line.cells:
         at = scale.position_of(float(cell.levels[FRACTION]))
-        figures.draw_interval(axis, at, cell.interval, style, shift=shift)
+        figures.draw_interval(axis, at, cell.interval, look, shift=shift)
     seen = [cell for cell in line.cells if cell.interval.n and float(cell.levels[FRACTION]) > 0]
     xs = [scale.position_of(float(cell.levels[FRACTION])) for cell in seen]
-    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift=shift)
+    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], look, shift=shift)
 
 
 def _draw_break(axis: Any, at: float) -> None:
@@ -158,11 +157,15 @@ def _draw_break(axis: Any, at: float) -> None:
 
 
 def _label_tick(fraction: float) -> str:
-    return write_level(fraction) if fraction else "0\n(random body)"
+    return write_level(fraction) if fraction else "0\n(random)"
 
 
-def _write_notes(figure: Figure5) -> str:
-    what = f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
+def write_caption(figure: Figure5) -> str:
+    """Returns what the figure shows, over how many trials, and what is missing."""
+    what = (
+        f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1). 0: a"
+    )
+    what += " body without pre-training, which starts at random."
     if figure.over == "seeds":
         noise = (
             "The intervals do not include the noise of pre-training: the trials of a point share one body"
@@ -203,7 +206,7 @@ def numbers(figure: Figure5) -> str:
     )
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
-    return Output(numbers=numbers(figure), figure=plot(figure))
+    return Output(numbers=numbers(figure), figure=plot(figure, style), caption=write_caption(figure))

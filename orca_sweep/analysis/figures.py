@@ -1,18 +1,18 @@
-"""What the figures share: how cells become lines and panels, how these look, and what the notes below must say.
+"""What the figures share: how cells become lines and panels, how these are drawn, and what their captions must say.
 
 The module of a figure computes a frozen record from tables, draws it, and writes its numbers as CSV. Only functions that
 draw import Matplotlib, and none of them changes its global state.
 """
 
 import math
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orca_sweep.analysis.figure_style import AA_STYLE, Style, choose_style
 from orca_sweep.analysis.naive import is_naive
+from orca_sweep.analysis.sheet import Slot
 from orca_sweep.analysis.tables import describe_scales
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
@@ -21,24 +21,8 @@ from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
 
 MAX_PANELS = 12
-# Readers with any colour vision can distinguish Okabe & Ito's colours, and markers distinguish lines without colour.
-# 8 and 9 have no common factor, so a pair of colour and marker repeats only after 72 lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
-GREY = "#666666"
-LOOK: Any = {
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.title_fontsize": 8,
-    "lines.markersize": 5,
-    "svg.hashsalt": "orca-sweep",  # the same numbers give the same file
-    "text.parse_math": False,  # levels are words of users, and a dollar sign is just a dollar sign
-}
-
+NO_TRIAL = "there is no trial yet"
+SINGLE = "Every n is 1: points are single trials, and nothing has an interval."
 # Cells, lines, panels -----------------------------------------------------------------------------
 
 
@@ -96,6 +80,8 @@ class Facts:
     n_searched: int
     tuned: tuple[str, ...]
     has_aa: bool
+    most_n: int
+    """The largest number of replicates of a cell."""
     notes: tuple[str, ...] = ()
     """Which rows were left out."""
     scales: str = ""
@@ -118,6 +104,7 @@ def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Fact
         n_searched=sum(cell.n_searched for cell in cells),
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
+        most_n=max((cell.interval.n for cell in cells), default=0),
         notes=results.notes,
         scales=describe_scales({cell.task: cell.bounds for cell in cells}),
         better=describe_modes({cell.task: cell.mode for cell in cells}),
@@ -220,119 +207,28 @@ def _explain_clash(first: str, cell: Cell) -> str:
     )
 
 
-# Look ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How a line looks."""
-
-    colour: str
-    marker: str
-    face: str
-
-
-AA_STYLE = Style(colour=GREY, marker="o", face="white")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The size of a figure in inches, and the grid of its axes."""
-
-    width: float
-    height: float
-    rows: int
-    columns: int
-    height_ratios: Sequence[float] | None = None
-    """Of the rows, where they differ."""
-    width_ratios: Sequence[float] | None = None
-    """Of the columns, where they differ."""
+# Drawing ------------------------------------------------------------------------------------------
 
 
 def choose_styles(panels: Iterable[Panel]) -> dict[str, Style]:
     """Returns a style for each name of a line, the same in all panels; A/A cells are grey and hollow."""
     lines = {line.name: line for panel in panels for line in panel.lines}
     own = [name for name, line in lines.items() if line.role == "replicate"]
-    made = {}
-    for i, name in enumerate(own):
-        colour = COLOURS[i % len(COLOURS)]
-        made[name] = Style(colour=colour, marker=MARKERS[i % len(MARKERS)], face=colour)
+    made = {name: choose_style(i) for i, name in enumerate(own)}
     return made | {name: AA_STYLE for name in lines if name not in made}
 
 
-def use_look() -> AbstractContextManager[None]:
-    """Returns a context that gives what is drawn in it the common look of the figures."""
-    import matplotlib
-
-    return matplotlib.rc_context(LOOK)
-
-
-def arrange_panels(n: int) -> tuple[int, int]:
-    """Returns the rows and columns that hold n panels."""
-    columns = 2 if n == 4 else max(1, min(3, n))
-    return max(1, math.ceil(n / columns)), columns
-
-
-def draw_figure(
-    layout: Layout, panels: Sequence[Panel], draw: Callable[[Any, Mapping[str, Style]], None], notes: str
-) -> Any:
-    """Returns a matplotlib figure of panels with notes below it.
-
-    Args:
-        layout: its size and grid.
-        panels: the panels to draw; without any, the figure says that there is no trial yet.
-        draw: draws all panels, given the (rows, columns) axes and the style of each line by name.
-        notes: the text below the figure.
-    """
-    with use_look():
-        made, axes = make_canvas(layout)
-        draw(axes, choose_styles(panels))
-        if not panels:
-            write_words(axes[0][0], "there is no trial yet")
-        write_below(made, notes)
-    return made
-
-
-def draw_grid(axes: Any, panels: Sequence[Panel], draw_panel: Callable[[Any, int], None], which: str) -> None:
-    """Draws each panel on an axis of its own, row by row; panels of a task share the range of the x or y axis."""
-    used = list(zip(axes.flat, panels, strict=False))
-    for i, (axis, _) in enumerate(used):
-        draw_panel(axis, i)
-    equalise_limits([(panel.task, axis) for axis, panel in used], which)
-
-
-def start_panel(axis: Any, panel: Panel, width: int) -> bool:
-    """Shows an axis with the title of its panel, ``width`` characters to a line.
+def start_panel(slot: Slot, panel: Panel) -> bool:
+    """Shows the axes of a slot with the title of its panel.
 
     Returns:
-        Whether the panel has a result to draw; if it has none, the axis says so.
+        Whether the panel has a result to draw; if it has none, the axes say so.
     """
-    axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, width, max_lines=4, placeholder=" …"))
+    slot.show(panel.title)
     reason = explain_no_result(panel.lines)
     if reason:
-        write_words(axis, reason)
+        slot.write_words(reason)
     return reason is None
-
-
-def make_canvas(layout: Layout) -> tuple[Any, Any]:
-    """Returns an empty figure and its (rows, columns) axes, which are still hidden."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(layout.width, layout.height), layout=engine)
-    axes = figure.subplots(
-        layout.rows,
-        layout.columns,
-        squeeze=False,
-        height_ratios=layout.height_ratios,
-        width_ratios=layout.width_ratios,
-    )
-    for axis in axes.flat:
-        axis.set_visible(False)
-        axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when the figure is saved, outside of its look
-    return figure, axes
 
 
 def shift_data(axis: Any, shift: float, across: bool = False) -> Any:
@@ -351,7 +247,7 @@ def draw_interval(
         if all(map(math.isfinite, values)):
             positions = [at] * len(values)
             xs, ys = (values, positions) if across else (positions, values)
-            looks = {"color": style.colour, "markerfacecolor": style.face, "linewidth": 1.4}
+            looks = {"color": style.colour, "markerfacecolor": style.face}
             axis.plot(xs, ys, kind, transform=shift_data(axis, shift, across), **looks)
             axis.update_datalim(list(zip(xs, ys, strict=True)))
     axis.autoscale_view()
@@ -359,7 +255,7 @@ def draw_interval(
 
 def draw_trend(axis: Any, xs: Sequence[float], ys: Sequence[float], style: Style, *, shift: float) -> None:
     """Draws the thin line that joins the means of a line, moved to the right by ``shift`` points."""
-    axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=shift_data(axis, shift))
+    axis.plot(xs, ys, style.line, color=style.colour, linewidth=0.8, alpha=0.7, transform=shift_data(axis, shift))
 
 
 def spread_lines(n: int) -> list[float]:
@@ -368,34 +264,22 @@ def spread_lines(n: int) -> list[float]:
     return [step * (i - (n - 1) / 2) for i in range(n)]
 
 
-def choose_spaced(positions: Sequence[float], share: float) -> list[int]:
-    """Returns the indices of ascending positions that leave room for labels: more than a share of the range apart."""
-    kept: list[int] = []
-    for i, position in enumerate(positions):
-        if not kept or position - positions[kept[-1]] > share * (positions[-1] - positions[0]):
-            kept.append(i)
-    return kept
-
-
-def add_legend(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False) -> None:
-    """Adds a legend of names and styles ``gap`` points below an axis, or below its upper edge if ``top``."""
+def make_handles(lines: Iterable[tuple[str, Style]]) -> list[Any]:
+    """Returns what a legend shows of lines with names and styles."""
     from matplotlib.lines import Line2D
-    from matplotlib.transforms import ScaledTranslation
 
-    handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, markerfacecolor=style.face, linewidth=1.4, label=name)
+    return [
+        Line2D(
+            [],
+            [],
+            color=style.colour,
+            marker=style.marker,
+            markerfacecolor=style.face,
+            linestyle=style.line,
+            label=name,
+        )
         for name, style in lines
     ]
-    below = axis.transAxes + ScaledTranslation(0, -gap / 72, axis.figure.dpi_scale_trans)
-    anchor = {"loc": "upper left", "bbox_to_anchor": (0, int(top)), "bbox_transform": below, "borderaxespad": 0}
-    axis.legend(handles=handles, title=title or None, alignment="left", **anchor)
-
-
-def write_words(axis: Any, words: str) -> None:
-    """Writes words on an axis that has nothing to draw."""
-    axis.set_visible(True)
-    axis.set(xticks=[], yticks=[])
-    axis.text(0.5, 0.5, textwrap.fill(words, 40), ha="center", va="center", color=GREY, transform=axis.transAxes)
 
 
 def equalise_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
@@ -437,9 +321,10 @@ def explain_no_result(lines: Iterable[Line]) -> str | None:
 
 
 def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
-    """Returns the text below a figure: its own sentences, then what every figure must say about its rows."""
+    """Returns the caption of a figure: its own sentences, then what every figure must say about its rows."""
     epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
     sentences = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
+    sentences += [SINGLE] * (facts.most_n == 1)
     if facts.has_aa:
         sentences.append("aa: the reference cell repeated with other seeds.")
     sentences += [*[facts.scales] * bool(facts.scales), _describe_rows(facts), *facts.notes]
@@ -461,12 +346,6 @@ def _describe_rows(facts: Facts) -> str:
     scored = f", except {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
     n = sum(facts.lacking.values())
     return f"Not ok: {n} of {facts.n_trials} trials ({states}); no mean includes them{scored}."
-
-
-def write_below(figure: Any, words: str) -> None:
-    """Writes notes below a figure, over its whole width."""
-    width = int(figure.get_figwidth() * 17)
-    figure.supxlabel(textwrap.fill(words, width), x=0.01, ha="left", fontsize=7, color="#333333")
 
 
 # Numbers ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ shows what that would have gained. It also counts the trials that began after te
 because whoever ran them could have seen test numbers.
 
 Sealed tables have no test metrics: 'orca-sweep reveal' shows them. Writes flattery.csv, .md, .tex (booktabs), and a plot
-as .png and .svg.
+as .png, .svg and .pdf.
 """
 
 import math
@@ -25,19 +25,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS, MARKERS
+from orca_sweep.analysis.figure_style import DARK, PAGE, FigureStyle, choose_style
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
     find_varying,
     metric_of,
+    name_tasks,
     read_cells,
     replicated,
     require_columns,
-    shorten_text,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import (
+    MINUS,
     NOTHING,
     Output,
     Record,
@@ -388,49 +389,49 @@ def _list_notes(flattery: Flattery) -> Iterator[str]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(flattery: Flattery) -> Any:
+def plot(flattery: Flattery, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure with a panel per task, and per choice a dot, its interval, and a ring at the largest."""
-    from matplotlib.figure import Figure
+    names = name_tasks(task.task for task in flattery.tasks)
+    with open_sheet(style, write_caption(flattery)) as sheet:
+        for task in flattery.tasks:
+            _draw_panel(sheet.add_band()[0], task, names[task.task])
+    return sheet.figure
 
-    rows, head, ticks, width = 0.3, 0.4, 0.5, 8.5
-    sizes = [rows * len(task.choices) for task in flattery.tasks]
-    height = 0.6 + sum(sizes) + (head + ticks) * len(sizes)
-    made, top = Figure(figsize=(width, height)), height - 0.5
-    for task, size in zip(flattery.tasks, sizes, strict=True):
-        bottom = top - head - size
-        axis = made.add_axes((0.12, bottom / height, 0.5, size / height))
-        _draw_panel(axis, task)
-        top = bottom - ticks
-    made.suptitle(
-        "how much worse the test metric is for the choice on validation than for the choice on test\ndot:"
-        f" mean of n choices; bar: {format_percent(flattery.level)} Student-t interval over seeds; ring: the largest of the n",
-        fontsize=8.5,
-        y=1 - 0.08 / height,
-        va="top",
+
+def write_caption(flattery: Flattery) -> str:
+    """Returns what the figure shows, and what its intervals are over."""
+    return (
+        "How much worse the test metric is for the choice on validation than for the choice on test. Dot: mean of n choices;"
+        f" bar: {format_percent(flattery.level)} Student-t interval over seeds; ring: the largest of the n."
     )
-    return made
 
 
-def _draw_panel(axis: Any, task: TaskFlattery) -> None:
-    for y, choice in enumerate(task.choices):
-        colour, marker = COLOURS[CHOICES.index(choice.kind)], MARKERS[CHOICES.index(choice.kind)]
-        axis.plot([choice.interval.low, choice.interval.high], [y, y], color=colour, linewidth=2)
-        axis.plot([choice.flattery], [y], marker, color=colour, markersize=6)
-        axis.plot([choice.largest], [y], "o", color=colour, markerfacecolor="none", markersize=9)
-        seeds = f", {choice.interval.n} seeds" if choice.interval.n else ""
-        text = f"{choice.flattery:.3g} (n = {choice.n} {choice.of.split(',')[0].split(' by ')[0]}{seeds})"
-        text = text if choice.n else shorten_text(choice.note, 60)
-        axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, va="center")
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    axis.set_yticks(range(len(task.choices)), [choice.kind for choice in task.choices], fontsize=8)
-    axis.set_ylim(len(task.choices) - 0.5, -0.5)
-    axis.set_title(wrap_title(task.task), fontsize=9, loc="left")
-    axis.set_xlabel(f"flattery ({task.metric})", fontsize=8)
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+def _draw_panel(slot: Slot, task: TaskFlattery, name: str) -> None:
+    axis = slot.show(name)
+    groups = [RowGroup(label=choice.kind, notes=(_write_note(choice),)) for choice in task.choices]
+    for y, choice in zip(slot.place_rows(groups), task.choices, strict=True):
+        look = choose_style(CHOICES.index(choice.kind))
+        axis.plot([choice.interval.low, choice.interval.high], [y, y], color=look.colour)
+        axis.plot([choice.flattery], [y], look.marker, color=look.colour)
+        axis.plot(
+            [choice.largest], [y], "o", color=look.colour, markerfacecolor="none", markersize=slot.style.font_size
+        )
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    slot.label_x(f"flattery ({task.metric})")
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def _write_note(choice: Choice) -> str:
+    seeds = f", {choice.interval.n} seeds" if choice.interval.n else ""
+    text = f"{choice.flattery:.3g} (n = {choice.n} {choice.of.split(',')[0].split(' by ')[0]}{seeds})"
+    return text.replace("-", MINUS) if choice.n else choice.note
+
+
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     flattery = compute(results, **asked)
-    return Output(numbers=numbers(flattery), tables=build_tables(flattery), figure=plot(flattery))
+    return Output(
+        numbers=numbers(flattery),
+        tables=build_tables(flattery),
+        figure=plot(flattery, style),
+        caption=write_caption(flattery),
+    )

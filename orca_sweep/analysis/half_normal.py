@@ -12,13 +12,13 @@ Source: Daniel (1959); Lenth (1989).
 """
 
 import math
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from orca_sweep.analysis import figures
 from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import (
     FEWEST_CELLS,
@@ -28,8 +28,9 @@ from orca_sweep.analysis.factorial import (
     read_two_level_design,
     select_cells,
 )
-from orca_sweep.analysis.importance import draw_tasks
-from orca_sweep.analysis.tables import describe_metric, find_base_cell, named_levels, shorten_text, wrap_title
+from orca_sweep.analysis.figure_style import COLOURS, GREY, PAGE, FigureStyle
+from orca_sweep.analysis.sheet import Slot, open_sheet
+from orca_sweep.analysis.tables import describe_metric, find_base_cell, name_tasks, named_levels
 from orca_sweep.analysis.writing import (
     MINUS,
     NOTHING,
@@ -58,8 +59,6 @@ from orca_sweep.stats.modes import Mode
 NAME = "half_normal"
 MAX_PANELS = 6
 MOST_LABELS = 8
-WIDTH, PANEL_HEIGHT = 6.5, 3.6
-"""Inches."""
 MARGIN = "Lenth's margin of error"
 SIMULTANEOUS = "simultaneous margin of error"
 
@@ -305,35 +304,51 @@ def _describe_noise(half_normal: HalfNormal, task: TaskEffectSizes) -> str:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(half_normal: HalfNormal) -> Any:
+def plot(half_normal: HalfNormal, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: per task the absolute effects over their half-normal quantiles, the largest labelled."""
     tasks = half_normal.tasks[:MAX_PANELS]
-    layout = figures.Layout(width=WIDTH, height=PANEL_HEIGHT * len(tasks), rows=len(tasks), columns=1)
-    return draw_tasks(layout, tasks, lambda axis, task: _draw_panel(axis, half_normal, task))
+    names = name_tasks(task.task for task in tasks)
+    with open_sheet(style, write_caption(half_normal)) as sheet:
+        for slot, task in zip(sheet.add_grid(len(tasks), columns=1), tasks, strict=True):
+            _draw_panel(slot, half_normal, task, names[task.task])
+    return sheet.figure
 
 
-def _draw_panel(axis: Any, half_normal: HalfNormal, task: TaskEffectSizes) -> None:
-    noise = task.noise
-    xs, ys = [of.size for of in task.effects], [of.quantile for of in task.effects]
-    axis.plot(xs, ys, "o", color=figures.COLOURS[0])
-    if noise and math.isfinite(noise.pse):
-        # Effects that are only noise lie on the line of their standard error.
-        axis.plot([0, noise.pse * max(ys)], [0, max(ys)], color=figures.GREY, linewidth=0.8)
-        axis.axvline(noise.margin, color=figures.GREY, linestyle="--", linewidth=1, label=MARGIN)
-        axis.axvline(noise.simultaneous_margin, color=figures.GREY, linestyle=":", linewidth=1, label=SIMULTANEOUS)
-        axis.legend(loc="lower right")
-    widest = max([*xs, noise.simultaneous_margin if noise and math.isfinite(noise.pse) else 0.0]) or 1.0
-    axis.set_xlim(0, 1.05 * widest)
-    axis.set_ylim(0, 1.1 * max(ys))
-    for of in _choose_labelled(task):
-        is_right = of.size > 0.55 * widest
-        axis.annotate(
-            f"{shorten_text(of.name, 36)}{' + aliases' * of.has_short_aliases}", (of.size, of.quantile),
-            xytext=(-6 if is_right else 6, 0), textcoords="offset points", ha="right" if is_right else "left", va="center",
-        )  # fmt: skip
-    axis.set_title(wrap_title(task.task), loc="left")
-    axis.set_xlabel(f"absolute effect on {name_measure(half_normal.column, task)}")
-    axis.set_ylabel("half-normal quantile")
+def _draw_panel(slot: Slot, half_normal: HalfNormal, task: TaskEffectSizes, name: str) -> None:
+    effects, axis = task.effects, slot.show(name)
+    xs, ys = [of.size for of in effects], [of.quantile for of in effects]
+    axis.plot(xs, ys, "o", color=COLOURS[0])
+    handles, widest = _name_largest(axis, task), max(xs)
+    if task.noise and math.isfinite(task.noise.pse):
+        handles += _draw_noise(axis, task.noise, max(ys))
+        widest = max(widest, task.noise.simultaneous_margin)
+    axis.set_xlim(0, 1.08 * (widest or 1.0))
+    axis.set_ylim(0, 1.12 * max(ys))
+    slot.label_x(f"absolute effect on {name_measure(half_normal.column, task)}")
+    slot.label_y("half-normal quantile")
+    if handles:
+        slot.add_legend(handles)
+
+
+def _name_largest(axis: Any, task: TaskEffectSizes) -> list[Any]:
+    """Writes a letter at each of the largest effects, and returns what the legend says about the letters."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for letter, of in zip(string.ascii_uppercase, _choose_labelled(task), strict=False):
+        axis.annotate(letter, (of.size, of.quantile), (-6, 0), textcoords="offset points", ha="right", va="center")
+        label = f"{letter}: {of.name}{' + aliases' * of.has_short_aliases}"
+        handles.append(Line2D([], [], linestyle="none", label=label))
+    return handles
+
+
+def _draw_noise(axis: Any, noise: PseudoError, most: float) -> list[Any]:
+    """Draws the margins, and the line on which effects lie that are only noise; returns the margins for the legend."""
+    axis.plot([0, noise.pse * most], [0, most], color=GREY, linewidth=0.8)
+    return [
+        axis.axvline(noise.margin, color=GREY, linestyle="--", linewidth=1, label=MARGIN),
+        axis.axvline(noise.simultaneous_margin, color=GREY, linestyle=":", linewidth=1, label=SIMULTANEOUS),
+    ]
 
 
 def _choose_labelled(task: TaskEffectSizes) -> list[SizedEffect]:
@@ -342,12 +357,13 @@ def _choose_labelled(task: TaskEffectSizes) -> list[SizedEffect]:
     return [of for i, of in enumerate(task.effects[:MOST_LABELS]) if of.size > 0 and (i < 3 or of.size > limit)]
 
 
-def make_output(results: Results, **asked: Any) -> Output:
-    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
+    """Returns what to write of the analysis, drawn in a style; ``asked`` are the options of ``compute``."""
     half_normal = compute(results, **asked)
     return Output(
         numbers=numbers(half_normal),
         tables=build_tables(half_normal),
-        figure=plot(half_normal),
+        figure=plot(half_normal, style),
+        caption=write_caption(half_normal),
         warnings=half_normal.refused,
     )

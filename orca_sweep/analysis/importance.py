@@ -9,19 +9,20 @@ Writes importance.csv, .md, .tex (booktabs), and a plot as .png and .svg.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orca_sweep.analysis import figures, table_effects
+from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import find_changes, find_lone_changes, is_star, list_levels
+from orca_sweep.analysis.figure_style import DARK, PAGE, SHADE, FigureStyle
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.table_effects import LOOKS, Effects, Row, TaskEffects
 from orca_sweep.analysis.tables import (
     describe_completeness,
     describe_metric,
-    shorten_texts,
-    wrap_title,
+    name_tasks,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -38,8 +39,6 @@ from orca_sweep.stats.digits import Digits, digits_of_intervals, format_ends, fo
 
 NAME = "importance"
 MAX_PANELS, MAX_ROWS = 8, 40
-WIDTH, ROW_HEIGHT = 6.5, 0.26
-"""Inches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,55 +243,52 @@ def _write_task_caption(importance: Importance, task: TaskImportance) -> str:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(importance: Importance) -> Any:
+def plot(importance: Importance, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: per task a bar and an interval for each change, the margin shaded."""
     tasks = importance.tasks[:MAX_PANELS]
-    sizes = [min(len(task.changes), MAX_ROWS) + 0.6 for task in tasks]
-    height = sum(1.0 + ROW_HEIGHT * size for size in sizes)
-    layout = figures.Layout(width=WIDTH, height=height, rows=len(tasks), columns=1, height_ratios=sizes)
-    return draw_tasks(layout, tasks, lambda axis, task: _draw_panel(axis, importance, task))
+    names = name_tasks(task.effects.task for task in tasks)
+    with open_sheet(style, write_caption(importance)) as sheet:
+        for slot, task in zip(sheet.add_grid(len(tasks), columns=1), tasks, strict=True):
+            _draw_panel(slot, importance, task, names[task.effects.task])
+    return sheet.figure
 
 
-def draw_tasks(layout: figures.Layout, tasks: Sequence[Any], draw_panel: Callable[[Any, Any], None]) -> Any:
-    """Returns a matplotlib figure with a panel per task, one below the other."""
-    with figures.use_look():
-        made, axes = figures.make_canvas(layout)
-        for axis, task in zip(axes.flat, tasks, strict=True):
-            axis.set_visible(True)
-            draw_panel(axis, task)
-    return made
-
-
-def _draw_panel(axis: Any, importance: Importance, task: TaskImportance) -> None:
+def _draw_panel(slot: Slot, importance: Importance, task: TaskImportance, name: str) -> None:
     changes, of = task.changes[:MAX_ROWS], task.effects
+    axis = slot.show(name)
     if of.margin.value:
-        axis.axvspan(-of.margin.value, of.margin.value, color="#999999", alpha=0.25, linewidth=0)
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    for y, change in enumerate(changes):
-        _draw_change(axis, change, y)
-    axis.set_yticks(range(len(changes)), shorten_texts((change.name for change in changes), 48))
-    axis.set_ylim(len(changes) - 0.5, -0.5)
+        axis.axvspan(-of.margin.value, of.margin.value, color=SHADE, alpha=0.25, linewidth=0)
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    groups = [RowGroup(label=change.name, notes=(_write_note(change),)) for change in changes]
+    for y, change in zip(slot.place_rows(groups), changes, strict=True):
+        _draw_change(axis, change, y, height=slot.style.font_size)
     axis.margins(x=0.08)
-    axis.set_title(wrap_title(of.task), loc="left")
     better = "negative" if of.mode == "min" else "positive"
-    measure = name_measure(importance.effects.column, of)
-    axis.set_xlabel(f"difference in {measure} to the base cell; {better} is better")
+    slot.label_x(f"difference in {name_measure(importance.effects.column, of)} to the base cell; {better} is better")
 
 
-def _draw_change(axis: Any, change: Change, y: int) -> None:
-    interval, word = change.row.contrast.interval, change.row.verdict.word
-    colour, marker = LOOKS[word]
+def _write_note(change: Change) -> str:
+    interval = change.row.contrast.interval
+    n_lacking = len(change.row.contrast.incomplete) if change.row.unpaired else 0
+    lacks = f", {n_lacking} without a pair" if n_lacking else ""
+    return f"{change.row.verdict.word} (n = {interval.n}{lacks})"
+
+
+def _draw_change(axis: Any, change: Change, y: float, height: float) -> None:
+    interval, (colour, marker) = change.row.contrast.interval, LOOKS[change.row.verdict.word]
     if math.isfinite(interval.mean):
-        axis.barh(y, interval.mean, height=0.6, color=colour, alpha=0.3, linewidth=0)
+        axis.barh(y, interval.mean, height=height, color=colour, alpha=0.3, linewidth=0)
         axis.plot([interval.mean], [y], marker, color=colour)
     if math.isfinite(interval.low):
         axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=1.6)
-    n_lacking = len(change.row.contrast.incomplete) if change.row.unpaired else 0
-    lacks = f", {n_lacking} without a pair" if n_lacking else ""
-    axis.text(1.01, y, f"{word} (n = {interval.n}{lacks})", transform=axis.get_yaxis_transform(), va="center")
 
 
-def make_output(results: Results, **asked: Any) -> Output:
-    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
+    """Returns what to write of the analysis, drawn in a style; ``asked`` are the options of ``compute``."""
     importance = compute(results, **asked)
-    return Output(numbers=numbers(importance), tables=build_tables(importance), figure=plot(importance))
+    return Output(
+        numbers=numbers(importance),
+        tables=build_tables(importance),
+        figure=plot(importance, style),
+        caption=write_caption(importance),
+    )

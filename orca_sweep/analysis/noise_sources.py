@@ -6,11 +6,11 @@ This is not an analysis by itself: seed_noise shows it beside the spread of ever
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from orca_sweep.analysis.compared import DEFAULT, PATH, fill_default
-from orca_sweep.analysis.figures import COLOURS
-from orca_sweep.analysis.tables import describe_completeness, wrap_title
+from orca_sweep.analysis.figure_style import COLOURS
+from orca_sweep.analysis.sheet import RowGroup, Slot
+from orca_sweep.analysis.tables import describe_completeness
 from orca_sweep.analysis.writing import NOTHING, Record, Table, format_csv, format_percent
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
@@ -282,34 +282,25 @@ def _describe_sum(level: float, group: SourceGroup, whole: Source, total: Varian
 # Figure -------------------------------------------------------------------------------------------
 
 
-def measure_height(group: SourceGroup) -> float:
-    """Returns the height of the panel of a group, in lines."""
-    return len(group.sources) + 0.6
-
-
-def draw_panel(axis: Any, group: SourceGroup, *, task: str, of: str, level: float) -> None:
+def draw_panel(slot: Slot, group: SourceGroup, *, task: str, of: str, level: float) -> None:
     """Draws the spread of each source with its interval, the whole on top; hollow dots are several sources at once."""
-    for y, source in enumerate(group.sources):
-        spread, colour = source.spread, COLOURS[1] if source is group.whole else COLOURS[0]
-        face = colour if source.is_alone or source is group.whole else "white"
+    held_levels = f" ({describe_levels(group)})" if group.levels else ""
+    axis = slot.show(f"{task}: seed noise by source{held_levels}")
+    groups = [RowGroup(label=source.varies, notes=(_label_source(source),)) for source in group.sources]
+    for y, source in zip(slot.place_rows(groups), group.sources, strict=True):
+        spread, is_whole = source.spread, source is group.whole
+        colour, marker = (COLOURS[1], "s") if is_whole else (COLOURS[0], "o")
+        face = colour if source.is_alone or is_whole else "white"
         if math.isfinite(spread.low):
-            axis.plot([spread.low, spread.high], [y, y], color=colour, linewidth=1.4)
+            axis.plot([spread.low, spread.high], [y, y], color=colour)
         if math.isfinite(spread.sd):
-            axis.plot([spread.sd], [y], "o", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
-        axis.text(1.01, y, _label_source(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
+            axis.plot([spread.sd], [y], marker, color=colour, markerfacecolor=face, clip_on=False)
     if group.whole and math.isfinite(group.whole.spread.sd):
         axis.axvline(group.whole.spread.sd, color=COLOURS[1], linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(group.sources)), [source.varies for source in group.sources], fontsize=8)
-    axis.set_ylim(len(group.sources) - 0.5, -0.5)
     axis.set_xlim(left=0)
-    held_levels = f" ({wrap_title(describe_levels(group), 90)})" if group.levels else ""
-    axis.set_title(f"{wrap_title(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
-    axis.set_xlabel(
-        f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; the rest as at seed 0",
-        fontsize=8,
+    slot.label_x(
+        f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; the rest as at seed 0"
     )
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _label_source(source: Source) -> str:

@@ -16,31 +16,30 @@ Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A cells), seed_noise_sources
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from orca_sweep.analysis import noise_sources
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figure_style import COLOURS, DARK, PAGE, FigureStyle
 from orca_sweep.analysis.noise_sources import SourceGroup
 from orca_sweep.analysis.placebos import note_idle_placebos
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
     describe_shared,
     find_base_cell,
     find_varying,
-    levels_of,
     metric_of,
+    name_cells,
+    name_tasks,
     named_levels,
     numbers_by_task,
     pair_aa_cells,
     read_cells,
     replicated,
-    shorten_text,
-    shorten_texts,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -397,77 +396,76 @@ def _write_caption(noise: SeedNoise, task: TaskNoise, cells: Sequence[Cell], pat
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(noise: SeedNoise) -> Any:
+def plot(noise: SeedNoise, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and a panel per source group."""
-    from matplotlib.figure import Figure
-
-    drawn: list[tuple[float, Callable[[Any], None]]] = []
-    for task in noise.tasks[:MAX_PANELS]:
-        drawn.append(
-            (min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, noise=noise, task=task))
-        )
-        of = f"{noise.column} ({task.metric})"
-        for group in task.sources[:MAX_GROUPS]:
-            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=noise.level, group=group)
-            drawn.append((noise_sources.measure_height(group), own))
-    sizes = [size for size, _ in drawn]
-    made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
-    axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
-    for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
-        draw(axis)
-    made.suptitle(_write_title(noise), fontsize=9)
-    return made
+    tasks = noise.tasks[:MAX_PANELS]
+    names = name_tasks(task.task for task in tasks)
+    with open_sheet(style, write_caption(noise)) as sheet:
+        for task in tasks:
+            _draw_panel(sheet.add_band()[0], noise, task, names[task.task])
+            of = f"{noise.column} ({task.metric})"
+            for group in task.sources[:MAX_GROUPS]:
+                slot = sheet.add_band()[0]
+                noise_sources.draw_panel(slot, group, task=names[task.task], of=of, level=noise.level)
+    return sheet.figure
 
 
-def _write_title(noise: SeedNoise) -> str:
+def write_caption(noise: SeedNoise) -> str:
+    """Returns what the figure shows, and what it leaves to the tables."""
     drawn = noise.tasks[:MAX_PANELS]
-    lines = [
-        "a dot per seed: its distance from the mean of the cell; bars: one standard deviation over seeds to either side (no",
-        "interval). For an A/A cell: distances from the mean of the cell that it repeats",
+    sentences = [
+        "A dot per seed: its distance from the mean of the cell; wide bars: one standard deviation (sd) over n seeds to either"
+        " side, which is no interval. For an A/A cell: distances from the mean of the cell that it repeats."
     ]
     wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
     if wholes:
         share = f"share of the variance of {' or '.join(wholes)} with its F interval"
-        lines.append(f"By source, to the right: {share}; hollow: several sources at once")
+        sentences.append(f"By source, to the right: {share}; hollow: several sources at once.")
     n_tasks, n_groups = len(noise.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
     more = [f"{n} more {name}" for n, name in ((n_tasks, "tasks"), (n_groups, "groups of sources")) if n]
     if more:
-        lines.append(f"{' and '.join(more)} are only in the tables")
-    return "\n".join(lines)
+        sentences.append(f"{' and '.join(more)} are only in the tables.")
+    sentences.append(describe_completeness(spread.cell for task in noise.tasks for spread in task.spreads))
+    return " ".join(sentences)
 
 
-def _draw_panel(axis: Any, noise: SeedNoise, task: TaskNoise) -> None:
+def _draw_panel(slot: Slot, noise: SeedNoise, task: TaskNoise, name: str) -> None:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
-    lines = [
-        (f"A/A of {levels_of(pair.reference, paths)}", pair.repeat, pair.reference, COLOURS[1]) for pair in task.aa
+    pairs = [(pair.repeat, pair.reference, COLOURS[1]) for pair in task.aa] + [
+        (cell, cell, COLOURS[0]) for cell in cells
     ]
-    lines += [(levels_of(cell, paths), cell, cell, COLOURS[0]) for cell in cells]
-    lines = lines[:MAX_ROWS]
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    for y, (_, cell, of, colour) in enumerate(lines):
+    pairs = pairs[:MAX_ROWS]
+    names = name_cells([of for _, of, _ in pairs], paths)
+    n_all = len(task.aa) + len(cells)
+    more = f" (the first {len(pairs)} of {n_all} cells)" if n_all > len(pairs) else ""
+    axis = slot.show(f"{name}: {' · '.join(paths) or 'all trials'}{more}")
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    groups = [
+        RowGroup(label=f"A/A of {label}" if cell is not of else label, notes=(_write_note(cell),))
+        for label, (cell, of, _) in zip(names, pairs, strict=True)
+    ]
+    for y, (cell, of, colour) in zip(slot.place_rows(groups), pairs, strict=True):
         own, centre = t_interval(cell.known_values), t_interval(of.known_values).mean
         at = own.mean - centre
         axis.plot([at - own.sd, at + own.sd], [y, y], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axis.plot([value - centre for value in cell.known_values], [y] * own.n, "o", color=colour, markersize=4)
-        text = f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
-        axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
-    axis.set_yticks(range(len(lines)), shorten_texts(name for name, *_ in lines), fontsize=8)
-    axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_title(
-        f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left"
-    )
-    axis.set_xlabel(f"distance in {noise.column} ({task.metric})", fontsize=8)
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+        marker = "o" if cell is of else "s"
+        axis.plot([value - centre for value in cell.known_values], [y] * own.n, marker, color=colour, markersize=3.5)
+    slot.label_x(f"distance in {noise.column} ({task.metric})")
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def _write_note(cell: Cell) -> str:
+    own = t_interval(cell.known_values)
+    return f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
+
+
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     noise = compute(results, **asked)
     return Output(
         numbers=numbers(noise),
         more_numbers={"aa": aa_numbers(noise), "sources": source_numbers(noise)},
         tables=build_tables(noise),
-        figure=plot(noise),
+        figure=plot(noise, style),
+        caption=write_caption(noise),
     )

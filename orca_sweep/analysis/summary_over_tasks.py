@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figure_style import DARK, PAGE, FigureStyle, choose_style
+from orca_sweep.analysis.sheet import RowGroup, open_sheet
 from orca_sweep.analysis.tables import (
     better_side,
     by_task,
@@ -28,19 +29,17 @@ from orca_sweep.analysis.tables import (
     describe_shared,
     find_base_cell,
     find_varying,
-    levels_of,
+    name_cells,
+    name_tasks,
     named_levels,
     read_cells,
     replicated,
-    shorten_texts,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
     Output,
     Record,
     Table,
-    count_things,
     format_csv,
     format_percent,
 )
@@ -358,74 +357,73 @@ def _list_notes(summary: Summary) -> tuple[str, ...]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(summary: Summary) -> Any:
+def plot(summary: Summary, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure with a line per cell: its interquartile mean with interval, and the mean of each task."""
-    from matplotlib.figure import Figure
-
     rows = summary.rows[:MAX_ROWS]
-    made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
-    axis = made.subplots()
     paths = find_varying([*summary.bases, *(row.cell for row in summary.rows)])
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    _draw_tasks(axis, summary, rows)
-    digits = _choose_digits(summary)
-    for y, row in enumerate(rows):
-        _draw_line(axis, row, y, digits)
-    _label_axes(axis, summary, rows, paths)
-    made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    made.suptitle(_write_title(summary, paths), fontsize=9)
-    return made
-
-
-def _write_title(summary: Summary, paths: Sequence[str]) -> str:
-    n_hidden = len(summary.rows) - MAX_ROWS
-    hidden = f"; {n_hidden} more cells are only in the table" if n_hidden > 0 else ""
-    base = wrap_title(levels_of(summary.bases[0], paths), 90)
-    return (
-        f"black: interquartile mean over {len(summary.bases)} tasks and its {format_percent(summary.level)} bootstrap interval"
-        f" over seeds within tasks (for these tasks only)\ncoloured: mean of each task over seeds; base {base}{hidden}"
-    )
-
-
-def _draw_tasks(axis: Any, summary: Summary, rows: Sequence[CellOverTasks]) -> None:
-    """Draws the mean of each task, above the line of its cell."""
-    names = shorten_texts((base.task for base in summary.bases), 30)
-    for i, (name, base) in enumerate(zip(names, summary.bases, strict=True)):
-        axis.plot(
-            [row.scores[i].interval.mean for row in rows],
-            [y - 0.18 for y in range(len(rows))],
-            color=COLOURS[i % 6],
-            marker="osD^vPX*"[(i // 6 + i) % 8],
-            linestyle="none",
-            alpha=0.75,
-            markersize=5,
-            label=name + " (sign reversed)" * (base.task in summary.turned),
+    base, *names = name_cells([summary.bases[0], *(row.cell for row in rows)], paths)
+    with open_sheet(style, write_caption(summary)) as sheet:
+        (slot,) = sheet.add_band()
+        axis = slot.show(f"{' · '.join(paths) or 'all trials'}\nbase {base}")
+        axis.axvline(0, color=DARK, linewidth=0.8)
+        # Two rows per cell: the means of its tasks, and their interquartile mean.
+        groups = [RowGroup(label=name, notes=(_write_note(row),)) for name, row in zip(names, rows, strict=True)]
+        positions = slot.place_rows(groups, is_shaded=True)
+        for y, row in zip(positions, rows, strict=True):
+            _draw_line(axis, row, y + 0.3 * style.font_size)
+        handles = _draw_tasks(axis, summary, rows, [y - 0.3 * style.font_size for y in positions])
+        slot.label_x(
+            f"change of {summary.column} in {UNIT}; {better_side(summary.mode)} of zero is better than the base"
         )
+        sheet.add_legend(handles)
+    return sheet.figure
 
 
-def _label_axes(axis: Any, summary: Summary, rows: Sequence[CellOverTasks], paths: Sequence[str]) -> None:
-    axis.set_yticks(range(len(rows)), shorten_texts(levels_of(row.cell, paths) for row in rows), fontsize=8)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_ylabel(" · ".join(paths), fontsize=8)
-    axis.set_xlabel(
-        f"change of {summary.column} in {UNIT}; {better_side(summary.mode)} of zero is better than the base", fontsize=8
+def write_caption(summary: Summary) -> str:
+    """Returns what the figure shows, what its intervals are over, and what is missing."""
+    n_hidden = len(summary.rows) - MAX_ROWS
+    hidden = f" {n_hidden} more cells are only in the table." if n_hidden > 0 else ""
+    reasons = "".join(f" {note}" for note in summary.notes)
+    return (
+        f"Black: interquartile mean over {len(summary.bases)} tasks and its {format_percent(summary.level)} bootstrap interval"
+        " over seeds within tasks (for these tasks only). Markers above it: mean of each task over seeds."
+        f"{hidden}{reasons}"
     )
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_line(axis: Any, row: CellOverTasks, y: int, digits: Digits) -> None:
+def _draw_tasks(axis: Any, summary: Summary, rows: Sequence[CellOverTasks], ys: Sequence[float]) -> list[Any]:
+    """Draws the mean of each task, above the line of its cell, and returns what the legend shows."""
+    names, handles = name_tasks(base.task for base in summary.bases), []
+    for i, base in enumerate(summary.bases):
+        look = choose_style(i)
+        handles += axis.plot(
+            [row.scores[i].interval.mean for row in rows], ys, look.marker, color=look.colour, alpha=0.75,
+            markerfacecolor=look.face,
+            label=names[base.task] + " (sign reversed)" * (base.task in summary.turned),
+        )  # fmt: skip
+    return handles
+
+
+def _draw_line(axis: Any, row: CellOverTasks, y: float) -> None:
     whole = row.over_tasks
-    text = "not summarised"
     if whole:
-        axis.plot([whole.low, whole.high], [y + 0.12] * 2, color="black", linewidth=2.4)
-        axis.plot([whole.mean], [y + 0.12], "|", color="black", markersize=11, markeredgewidth=2.4)
-        mean, ends = _format_whole(whole, digits)
-        text = f"{mean}% {ends}, n = {count_things(whole.n_seeds, 'seed')}"
-    axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
+        axis.plot([whole.low, whole.high], [y, y], color="black", linewidth=2)
+        axis.plot([whole.mean], [y], "|", color="black", markersize=8, markeredgewidth=2)
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def _write_note(row: CellOverTasks) -> str:
+    whole = row.over_tasks
+    if not whole:
+        return "not summarised"
+    return f"{format_number(whole.mean, 1, '+')}% {format_interval(whole.low, whole.high, 1, '+')}, n = {whole.n_seeds} seeds"
+
+
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     summary = compute(results, **asked)
-    return Output(numbers=numbers(summary), tables=build_tables(summary), figure=plot(summary))
+    return Output(
+        numbers=numbers(summary),
+        tables=build_tables(summary),
+        figure=plot(summary, style),
+        caption=write_caption(summary),
+    )

@@ -7,7 +7,7 @@ against a margin: --margin, else the margin that the space fixes, else the margi
 at which no cell can be shown to make no difference. The family of Holm's procedure is the cells of the task. The table
 lists seeds without a pair. Only --complete-pairs judges a cell with such seeds, from its complete pairs.
 
-Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
+Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
 
 import math
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figure_style import COLOURS, DARK, PAGE, SHADE, FigureStyle
+from orca_sweep.analysis.figures import SINGLE
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
+from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     better_side,
     by_task,
@@ -26,14 +28,12 @@ from orca_sweep.analysis.tables import (
     describe_shared,
     find_base_cell,
     find_varying,
-    levels_of,
     metric_of,
+    name_cells,
+    name_tasks,
     named_levels,
     read_cells,
     replicated,
-    shorten_text,
-    shorten_texts,
-    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -306,59 +306,73 @@ def _list_notes(effects: Effects, task: TaskEffects, gaps: bool) -> Iterator[str
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(effects: Effects) -> Any:
+def plot(effects: Effects, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure, a forest plot with a panel per task, a line per cell, and the margin shaded."""
-    from matplotlib.figure import Figure
-
     tasks = [task for task in effects.tasks if task.rows][:MAX_PANELS]
-    sizes = [min(len(task.rows), MAX_ROWS) + 0.6 for task in tasks]
-    made = Figure(figsize=(9.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
-    axes = made.subplots(len(tasks), 1, squeeze=False, height_ratios=sizes)
-    for axis, task in zip(axes.flat, tasks, strict=True):
-        _draw_panel(axis, effects, task)
-    left_out = sum(bool(task.rows) for task in effects.tasks) - len(tasks)
-    more = f"; {left_out} more tasks are only in the table" if left_out else ""
-    made.suptitle(
-        f"paired difference to the base cell: mean and {format_percent(effects.level)} Student-t interval over n pairs of the"
-        f" same seed\nshaded: the margin, if any; verdicts are corrected for all cells of a task, intervals are not{more}",
-        fontsize=9,
-    )
-    return made
+    names = name_tasks(task.task for task in tasks)
+    with open_sheet(style, write_caption(effects)) as sheet:
+        slots = sheet.add_grid(len(tasks), columns=1)
+        if not tasks:
+            slots[0].write_words("there is only the base cell, so there is nothing to compare")
+        for slot, task in zip(slots, tasks, strict=False):
+            _draw_panel(slot, effects, task, names[task.task])
+    return sheet.figure
 
 
-def _draw_panel(axis: Any, effects: Effects, task: TaskEffects) -> None:
-    rows = task.rows[:MAX_ROWS]
-    paths = find_varying([task.base, *(row.cell for row in task.rows)])
-    axis.axvspan(-task.margin.value, task.margin.value, color="#999999", alpha=0.25, linewidth=0)
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    for y, row in enumerate(rows):
+def write_caption(effects: Effects) -> str:
+    """Returns what the figure shows, over how many pairs, and what is missing."""
+    tasks = [task for task in effects.tasks if task.rows]
+    counts = {row.contrast.interval.n for task in tasks for row in task.rows}
+    sentences = [
+        f"Paired difference of each cell to the base cell: mean and {format_percent(effects.level)} Student-t interval over n"
+        " pairs of the same seed (none where n = 1).",
+        "Shaded: the margin, if any. Verdicts and p (Holm) are corrected for all cells of a task, intervals are not.",
+        *[SINGLE] * (counts == {1}),
+        describe_completeness(cell for task in tasks for cell in _list_cells(task)),
+    ]
+    if len(tasks) > MAX_PANELS:
+        sentences.append(f"{len(tasks) - MAX_PANELS} more tasks are only in the table.")
+    return " ".join(sentences)
+
+
+def _list_cells(task: TaskEffects) -> list[Cell]:
+    return [task.base, *(row.cell for row in task.rows)]
+
+
+def _draw_panel(slot: Slot, effects: Effects, task: TaskEffects, name: str) -> None:
+    rows, paths = task.rows[:MAX_ROWS], find_varying(_list_cells(task))
+    base, *names = name_cells([task.base, *(row.cell for row in rows)], paths)
+    axis = slot.show(f"{name}: {' · '.join(paths) or 'all trials'}\nbase {base}, {task.margin.short}")
+    axis.axvspan(-task.margin.value, task.margin.value, color=SHADE, alpha=0.25, linewidth=0)
+    axis.axvline(0, color=DARK, linewidth=0.8)
+    groups = [RowGroup(label=name, notes=(_write_note(row),)) for name, row in zip(names, rows, strict=True)]
+    for y, row in zip(slot.place_rows(groups), rows, strict=True):
         _draw_line(axis, row, y)
-    axis.set_yticks(range(len(rows)), shorten_texts(levels_of(row.cell, paths) for row in rows), fontsize=8)
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    heading = f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}"
-    base = wrap_title(levels_of(task.base, paths), 90)
-    axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are only in the table" if len(rows) < len(task.rows) else ""
-    axis.set_xlabel(
-        f"difference in {effects.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}",
-        fontsize=8,
+    slot.label_x(
+        f"difference in {effects.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}"
     )
-    axis.tick_params(axis="x", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_line(axis: Any, row: Row, y: int) -> None:
-    i, word = row.contrast.interval, row.verdict.word
-    colour, marker = LOOKS[word]
-    axis.plot([i.low, i.high], [y, y], color=colour, linewidth=2)
-    axis.plot([i.mean], [y], marker, color=colour, markersize=6)
-    p = f", Holm p {format_p(row.p_holm)}" if math.isfinite(row.p_holm) else ""
+def _draw_line(axis: Any, row: Row, y: float) -> None:
+    i, (colour, marker) = row.contrast.interval, LOOKS[row.verdict.word]
+    axis.plot([i.low, i.high], [y, y], color=colour)
+    axis.plot([i.mean], [y], marker, color=colour)
+
+
+def _write_note(row: Row) -> str:
+    i = row.contrast.interval
+    p = f", p {format_p(row.p_holm)}" if math.isfinite(row.p_holm) else ""
     lacks = f", {len(row.contrast.incomplete)} without a pair" if row.unpaired else ""
-    text = f"{word} (n = {i.n}{lacks}{p})"
-    axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, color="#222222", va="center")
+    return f"{row.verdict.word} (n = {i.n}{lacks}{p})"
 
 
-def make_output(results: Results, **asked: Any) -> Output:
+def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     effects = compute(results, **asked)
-    return Output(numbers=numbers(effects), tables=build_tables(effects), figure=plot(effects))
+    return Output(
+        numbers=numbers(effects),
+        tables=build_tables(effects),
+        figure=plot(effects, style),
+        caption=write_caption(effects),
+    )

@@ -108,6 +108,17 @@ def levels_of(cell: Cell, paths: Sequence[str]) -> str:
     return " · ".join(cell.labels[path] for path in paths) or "all trials"
 
 
+def name_cells(cells: Sequence[Cell], paths: Sequence[str], most: int = 36) -> list[str]:
+    """Returns 'body · 20' for each cell, for labels side by side in a figure; files are without their folders."""
+    short = {path: shorten_labels((cell.labels[path] for cell in cells), most) for path in paths}
+    return [" · ".join(short[path][cell.labels[path]] for path in paths) or "all trials" for cell in cells]
+
+
+def name_tasks(tasks: Iterable[str]) -> dict[str, str]:
+    """Returns what a figure calls each task: a file without its folders, and a long declaration without its middle."""
+    return shorten_labels(tasks, 60)
+
+
 def describe_shared(cells: Sequence[Cell], shown: Sequence[str]) -> str:
     """Returns a sentence on the factors that are not shown because all cells have the same level."""
     held = [path for path in cells[0].labels if path not in shown]

@@ -26,7 +26,8 @@ from orca_sweep.visible import escape_controls
 Record = Mapping[str, object]
 WRITTEN = ".orca-sweep-written"
 """A file in the folder, with a line 'SHA-256  name' for each file that was written."""
-PICTURE_DPI = 150
+PICTURE_DPI = 300
+PICTURES = ("png", "svg", "pdf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class Output:
     tables: tuple[Table, ...] = ()
     figure: Any = None
     """A matplotlib figure; None without a picture."""
+    caption: str = ""
+    """What the figure shows, over how many trials, what its intervals are over, and what is missing."""
     warnings: tuple[str, ...] = ()
     """What the analysis refused, and why."""
 
@@ -221,7 +224,9 @@ def escape_latex(text: str) -> str:
 
 
 def write_output(out: Path, name: str, output: Output) -> list[Path]:
-    """Writes an analysis into a folder: numbers as CSV, tables as Markdown and LaTeX, the figure as PNG and SVG.
+    """Writes an analysis into a folder: numbers as CSV, tables as Markdown and LaTeX, the figure as PNG, SVG and PDF.
+
+    The caption of the figure is also a text file, since a picture may leave it out.
 
     Returns:
         The paths, in this order.
@@ -236,18 +241,26 @@ def write_output(out: Path, name: str, output: Output) -> list[Path]:
         texts |= {f"{name}.md": format_markdown(output.tables), f"{name}.tex": format_latex(output.tables)}
     contents = {file: text.encode() for file, text in texts.items()}
     if output.figure is not None:
-        contents |= {f"{name}.{kind}": render_figure(output.figure, kind) for kind in ("png", "svg")}
+        contents |= {f"{name}.{kind}": render_figure(output.figure, kind) for kind in PICTURES}
+        contents |= {f"{name}.caption.txt": f"{output.caption}\n".encode()}
     return write_files(out, contents)
 
 
 def render_figure(figure: Any, kind: str) -> bytes:
-    """Returns the bytes of a matplotlib figure as 'png' or 'svg'; the same tables give the same bytes."""
+    """Returns the bytes of a matplotlib figure as 'png', 'svg' or 'pdf'; the same tables give the same bytes.
+
+    Letters are outlines in an SVG, so that it looks the same everywhere, and embedded TrueType fonts in a PDF, as
+    publishers ask for.
+    """
     from matplotlib import rc_context
 
+    from orca_sweep.analysis.fonts import ignore_missing_letters
+
     drawn = io.BytesIO()
-    # Without a date, and without random ids.
-    with rc_context({"svg.hashsalt": "orca-sweep"}):
-        figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata={"Date": None} if kind == "svg" else None)
+    without_date: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    look: Any = {"svg.hashsalt": "orca-sweep", "svg.fonttype": "path", "pdf.fonttype": 42, "text.usetex": False}
+    with rc_context(look), ignore_missing_letters():
+        figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata=without_date.get(kind))
     return drawn.getvalue()
 
 

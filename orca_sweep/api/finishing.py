@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What a sweep folder holds after a launch."""
-
-    results: "Results"
-    pictures: tuple[Path, ...]
-    """The figures as PNG."""
-    refusals: tuple["Refusal", ...]
-    """Figures that suit the sweep and could not be drawn."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A figure that could not be drawn."""
 
@@ -31,6 +20,31 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"no figure: {self.figure}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The figures that suit a sweep."""
+
+    pictures: tuple[Path, ...]
+    """As PNG."""
+    refusals: tuple[Refusal, ...]
+    """Figures that could not be drawn."""
+    warnings: tuple[str, ...]
+    """What the figures lack, such as letters that no installed font has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a sweep folder holds after a launch."""
+
+    results: "Results"
+    drawn: Drawn
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the tables and figures lack, a sentence each."""
+        return (*self.results.notes, *map(str, self.drawn.refusals), *self.drawn.warnings)
 
 
 def finish_sweep(folder: Path) -> Finished:
@@ -43,28 +57,31 @@ def finish_sweep(folder: Path) -> Finished:
     from orca_sweep.results import collect
 
     results = collect([folder], folder / "tables")
-    pictures, refusals = draw_figures(results, folder / "figures")
-    return Finished(results=results, pictures=tuple(pictures), refusals=tuple(refusals))
+    return Finished(results=results, drawn=draw_figures(results, folder / "figures"))
 
 
-def draw_figures(results: "Results", out: Path) -> tuple[list[Path], list[Refusal]]:
-    """Draws the figures that suit a sweep, and returns their pictures and why others could not be drawn.
+def draw_figures(results: "Results", out: Path) -> Drawn:
+    """Draws the figures that suit a sweep into a folder.
 
     The numbers of a sweep do not depend on a figure, so no reason is an error.
     """
-    from orca_sweep.analysis.catalogue import choose_figures, write_analysis
+    from orca_sweep.analysis.catalogue import choose_figures, make_output
+    from orca_sweep.analysis.writing import write_output
 
     pictures: list[Path] = []
     refusals: list[Refusal] = []
+    lacks: list[str] = []
     without_notes = replace(results, notes=())  # the summary prints them
     for name in choose_figures(results):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about letters that no installed font has, for example
-                paths = write_analysis(out, name, without_notes)
+                warnings.simplefilter("ignore")
+                output = make_output(name, without_notes)
+                paths = write_output(out, name, output)
         except Exception as error:
             reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
             refusals.append(Refusal(figure=name, reason=reason))
         else:
             pictures += [path for path in paths if path.suffix == ".png"]
-    return pictures, refusals
+            lacks += [f"{name}: {warning}" for warning in output.warnings]
+    return Drawn(pictures=tuple(pictures), refusals=tuple(refusals), warnings=tuple(lacks))

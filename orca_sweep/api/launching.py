@@ -187,7 +187,7 @@ def run_plan(plan: "Plan", destination: Destination, progress: Progress) -> None
         say(f"{plan.space.name}: starting in {destination.folder}")
         outcome = _launch_plan(plan, setup, watch)
         finished = finish_sweep(destination.folder)
-        for line in (*write_outcome(outcome), *finished.results.notes, *map(str, finished.refusals)):
+        for line in (*write_outcome(outcome), *finished.notes):
             say(line)
         if outcome.n_left:
             say(f"{RESUME} {write_resumption(str(destination.folder))}")

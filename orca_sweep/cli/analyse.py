@@ -28,8 +28,8 @@ class _AnalysisGroup(TyperGroup):
 
 app = typer.Typer(
     cls=_AnalysisGroup,
-    help="Make a figure or table of a sweep.\n\nWrites numbers as CSV, tables as Markdown and LaTeX, and pictures."
-    " Works while the sweep runs.",
+    help="Make a figure or table of a sweep.\n\nWrites numbers as CSV, tables as Markdown and LaTeX, and pictures as PNG, SVG,"
+    " and PDF. Works while the sweep runs.",
     no_args_is_help=True,
     subcommand_metavar="NAME DIR [OPTIONS]",
 )
@@ -63,7 +63,7 @@ def make_command(analysis: Analysis) -> Callable[..., None]:
                 print(path)
 
     parameters = [("folder", Folder, inspect.Parameter.empty), ("out", Out, None), ("as_json", AsJson, False)]
-    parameters += [(option.parameter, _annotate_option(option), None) for option in analysis.options]
+    parameters += [(option.parameter, _annotate_option(option), None) for option in analysis.all_options]
     run_analysis.__doc__ = analysis.answers[0].upper() + analysis.answers[1:]
     run_analysis.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

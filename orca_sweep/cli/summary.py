@@ -28,8 +28,8 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
     """
     finished, tables = finish_sweep(folder), folder / "tables"
     results = finished.results
-    for refusal in finished.refusals:
-        print_text(console, str(refusal))
+    for lack in (*finished.drawn.refusals, *finished.drawn.warnings):
+        print_text(console, str(lack))
     cells = _print_cells(results, console)
     notes = (*results.notes, *_write_custody(results, folder))
     for note in notes:
@@ -37,7 +37,7 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
     paths = {name: tables / f"{name}.parquet" for name in ("trials", "epochs", "stages")}
     for path in paths.values():
         print_text(console, f"table   {shorten_path(path)}")
-    for picture in finished.pictures:
+    for picture in finished.drawn.pictures:
         print_text(console, f"figure  {shorten_path(picture)}")
     _print_next_steps(folder, console)
     return {
@@ -46,8 +46,8 @@ def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
         "n_sealed": results.n_sealed,
         "cells": list(map(describe_cell, cells)),
         "tables": paths,
-        "figures": finished.pictures,
-        "not_drawn": list(map(asdict, finished.refusals)),
+        "figures": finished.drawn.pictures,
+        "not_drawn": list(map(asdict, finished.drawn.refusals)),
         "notes": notes,
     }
 

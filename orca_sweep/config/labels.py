@@ -16,6 +16,8 @@ from orca_sweep.visible import escape_controls
 FREEZE, FREEZE_EPOCHS = "finetune.freeze", "finetune.freeze_epochs"
 NULL = "null"
 NULL_WORDS = frozenset({"", "~", "null", "Null", "NULL"})
+SETTING = re.compile(r"\s[\w.]+=")
+"""The beginning of the settings of a declaration; before it is its file, whose path may have spaces."""
 PLAIN_ITEM = re.compile(r"[^\s,\[\]{}\"'#:&*!|>%@`-]([^,\[\]{}\"#:]|:(?!\s|$))*|-?[\d.][\w.+-]*")
 
 
@@ -107,9 +109,10 @@ def _find_alike(short: Mapping[str, str]) -> list[str]:
 
 
 def _without_folders(label: str, n_parts: int) -> str:
-    first, *rest = label.split(" ")
+    end = SETTING.search(label)
+    first, rest = (label[: end.start()], label[end.start() :]) if end else (label, "")
     kept = "/".join(first.split("/")[-n_parts:]) or first
-    return " ".join([kept, *rest])
+    return kept + rest
 
 
 def _shorten_label(text: str, width: int) -> str:

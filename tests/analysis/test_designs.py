@@ -446,8 +446,8 @@ def test_a_launch_draws_the_figure_of_its_design(design, first):
 def test_the_figure_of_a_design_is_written_at_the_end_of_a_launch(tmp_path):
     from orca_sweep.api.finishing import draw_figures
 
-    drawn, _ = draw_figures(run_design(DESIGNS["drop_one"], factors=(PROXY, OBJECTIVE, LR)), tmp_path)
-    assert [path.name for path in drawn] == ["importance.png", "figure2_proxies.png"]
+    drawn = draw_figures(run_design(DESIGNS["drop_one"], factors=(PROXY, OBJECTIVE, LR)), tmp_path)
+    assert [path.name for path in drawn.pictures] == ["importance.png", "figure2_proxies.png"]
     assert lines((tmp_path / "importance.csv").read_text())[0]["rank"] == "1"
 
 

@@ -135,7 +135,7 @@ def test_the_whole_is_the_cell_that_varies_most_and_only_single_sources_inside_i
     total = stats.variance_ratio([stats.sd_interval(INIT), stats.sd_interval(ORDER)], stats.sd_interval(wide))
     assert float(line_of["all"]["sum_of_shares"]) == pytest.approx(total.ratio)
     assert noise.tasks[0].base.levels["seed_varies"] == "all"
-    assert "everything" in seed_noise.plot(noise).get_suptitle()
+    assert "everything" in seed_noise.write_caption(noise)
 
 
 def test_without_a_whole_there_are_spreads_and_no_shares(tmp_path):
@@ -254,5 +254,5 @@ def test_a_figure_has_room_for_four_groups_of_a_task_and_says_how_many_more_ther
     noise = seed_noise.compute(swept(tmp_path, *cells, factors=("proxy", "seed_varies")))
     made = seed_noise.plot(noise)
     assert len(made.axes) == 1 + 4
-    assert made.get_suptitle().endswith("2 more groups of sources are only in the tables")
+    assert "2 more groups of sources are only in the tables." in seed_noise.write_caption(noise)
     assert len(seed_noise.build_tables(noise)) == 1 + 6

@@ -289,12 +289,13 @@ def test_the_forest_plot_shows_every_verdict_its_n_and_the_margin(tmp_path):
     figure = table_effects.plot(record)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == [
-        "helps (n = 5, Holm p <0.001)",
+        "helps (n = 5, p <0.001)",
         "undecided (n = 4, 1 without a pair)",
     ]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["mnist5k", "dummy"]
     assert axis.get_title(loc="left") == "digits: proxy\nbase none, margin 0.02, given"
-    assert "95% Student-t interval over n pairs of the same seed" in figure.get_suptitle()
+    assert "95% Student-t interval over n pairs of the same seed" in table_effects.write_caption(record)
+    assert "p (Holm)" in table_effects.write_caption(record)
     assert any(line.get_color() == table_effects.LOOKS["helps"][0] for line in axis.lines)
 
 
@@ -349,7 +350,7 @@ def test_factor_effects_are_contrasts_within_seeds_beside_shares_of_the_variance
     assert "all combinations of the levels, 4 cells, each once at 4 seeds" in contrasts.caption
     assert "A description of these 16 trials, not a test." in shares.caption
     figure = factor_effects.plot(record)
-    assert [axis.get_title().splitlines()[0] for axis in figure.axes] == [
+    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
         "proxy", "finetune.freeze", "proxy x finetune.freeze",
     ]  # fmt: skip
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
@@ -587,7 +588,7 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert "it says nothing about other tasks" in table.notes[0]
     figure = summary_over_tasks.plot(record)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["t0", "t1"]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["t0", "t1"]
 
 
 def test_a_summary_needs_two_tasks_one_base_and_cells_in_common(tmp_path):
@@ -822,9 +823,9 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
-    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", "png", "svg")} - {
-        "table_results.png",
-        "table_results.svg",
+    pictures = ("png", "svg", "pdf", "caption.txt")
+    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", *pictures)} - {
+        f"table_results.{kind}" for kind in pictures
     } | {
         "factor_effects_means.csv",
         "factor_effects_shares.csv",

@@ -36,7 +36,7 @@ def test_each_declared_option_is_one_of_its_compute(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_has_the_options_that_its_analysis_declares(name):
     parameters = list(inspect.signature(make_command(ANALYSES.get(name))).parameters)
-    assert parameters == ["folder", "out", "as_json", *(option.parameter for option in ANALYSES.get(name).options)]
+    assert parameters == ["folder", "out", "as_json", *(option.parameter for option in ANALYSES.get(name).all_options)]
 
 
 def test_it_writes_below_the_sweep_and_reads_sweeps_and_tables(sweep, tmp_path, monkeypatch, capsys):

@@ -90,7 +90,7 @@ def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_pat
     assert "4 cells x 5 seeds = 20 trials" in wheel("plan", "quickstart")
     out = tmp_path / "out"
     assert wheel("analyse", "figure2_proxies", sweep_folder(tmp_path / "s"), "--out", out).splitlines() == [
-        str(out / f"figure2_proxies.{kind}") for kind in ("csv", "png", "svg")
+        str(out / f"figure2_proxies.{kind}") for kind in ("csv", "png", "svg", "pdf", "caption.txt")
     ]
 
 

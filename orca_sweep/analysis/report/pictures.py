@@ -6,15 +6,15 @@ become plain attributes (which a page that forbids inline styles also shows), an
 
 import io
 import re
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from orca_sweep.analysis import factor_effects, figures, importance, table_effects
+from orca_sweep.analysis import factor_effects, importance, table_effects
 from orca_sweep.analysis.catalogue import find_figures, load_analysis
+from orca_sweep.analysis.figure_style import FigureStyle
+from orca_sweep.analysis.fonts import ignore_missing_letters
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
@@ -28,11 +28,9 @@ PX_PER_PT = 1.5
 """Slightly larger than on paper, so that 8-point text is easy to read."""
 MOST_CHARS = 1_500_000
 """A figure with a longer SVG slows the page down and is too crowded to read."""
-LOOK: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "orca-sweep",
-    "text.parse_math": False,  # levels are users' words, and a dollar sign is just a dollar sign
-}
+LOOK: Any = {"svg.fonttype": "none", "svg.hashsalt": "orca-sweep"}
+STYLE = FigureStyle(width=8, caption=False)
+"""The caption is text of the page."""
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 NAMED = re.compile(r"url\(#([^)]+)\)")
@@ -44,20 +42,18 @@ class Picture:
 
     name: str
     title: str
-    about: str = ""
-    """A description for readers who cannot see it."""
+    caption: str = ""
+    """What it shows, over how many trials, and what is missing."""
     svg: str = ""
     missing: str = ""
 
 
 def draw(results: Results, effects: Effects | None, names: Sequence[str] | None = None) -> tuple[Picture, ...]:
     """Returns the forest plot of effects, then the named figures; without names, those that the tables have data for."""
-    pictures = (
-        [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
-    )
+    pictures = [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: effects)]
     for figure in find_figures():
         if names is None or figure.name in names:
-            pictures.append(_make_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
+            pictures.append(_make_picture(figure.name, figure.title, _compute_from(figure.name, results)))
     if effects is not None:
         pictures += _draw_design(results, effects)
     # A missing figure is only worth a note if the user named it.
@@ -67,48 +63,46 @@ def draw(results: Results, effects: Effects | None, names: Sequence[str] | None 
 def _draw_design(results: Results, effects: Effects) -> list[Picture]:
     """Returns the figure of the design that the cells show; base cells, margins, and words are those of ``effects``."""
     if importance.is_suited(results):
-        drawn = lambda: importance.plot(importance.compute_beside(effects))  # noqa: E731
-        return [_make_picture(importance.NAME, IMPORTANCE, drawn)]
+        return [_make_picture(importance.NAME, IMPORTANCE, lambda: importance.compute_beside(effects))]
     if not factor_effects.has_several_factors(results):
         return []
-    drawn = lambda: factor_effects.plot(factor_effects.compute_beside(effects, results))  # noqa: E731
-    return [_make_picture(factor_effects.NAME, FACTORS, drawn)]
+    return [_make_picture(factor_effects.NAME, FACTORS, lambda: factor_effects.compute_beside(effects, results))]
 
 
-def _drawn_from(script: ModuleType, results: Results) -> Any:
-    return lambda: script.plot(script.compute(results))
+def _compute_from(name: str, results: Results) -> Callable[[], Any]:
+    return lambda: load_analysis(name).compute(results)
 
 
-def _make_picture(name: str, title: str, drawn: Any) -> Picture:
+def _make_picture(name: str, title: str, compute: Callable[[], Any]) -> Picture:
+    script = load_analysis(name)
     try:
-        figure, text = _svg_of(drawn)
+        record = compute()
+        figure, text = _draw_svg(script, record)
     except InputError as error:
         return Picture(name=name, title=title, missing=" ".join(map(str, error.problems)))
-    about = _describe_figure(figure)
-    svg = for_page(text, name, title, about)
+    caption = script.write_caption(record)
+    svg = for_page(text, name, title, _describe_figure(figure, caption))
     if len(svg) > MOST_CHARS:
         missing = f"It is too large for a page. Draw it as a file with 'orca-sweep analyse {name}'."
-        return Picture(name=name, title=title, about=about, missing=missing)
-    return Picture(name=name, title=title, about=about, svg=svg)
+        return Picture(name=name, title=title, caption=caption, missing=missing)
+    return Picture(name=name, title=title, caption=caption, svg=svg)
 
 
-def _svg_of(drawn: Any) -> tuple[Any, str]:
+def _draw_svg(script: Any, record: Any) -> tuple[Any, str]:
     from matplotlib import rc_context
 
     file = io.StringIO()
-    with rc_context({**figures.LOOK, **LOOK}), warnings.catch_warnings():
-        # The fonts of the page have more glyphs than those of matplotlib.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        figure = drawn()
+    # The fonts of the page have more letters than those of this machine.
+    with rc_context(LOOK), ignore_missing_letters():
+        figure = script.plot(record, STYLE)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return figure, file.getvalue()
 
 
-def _describe_figure(figure: Any) -> str:
-    """Returns the figure's texts above and below its panels, and the titles of the panels."""
-    titles = [axis.get_title(loc=loc) for axis in figure.axes if axis.get_visible() for loc in ("center", "left")]
-    texts = [figure.get_suptitle(), figure.get_supxlabel(), f"Panels: {'; '.join(filter(None, titles))}."]
-    return " ".join(" ".join(filter(None, texts)).split())
+def _describe_figure(figure: Any, caption: str) -> str:
+    """Returns the caption, and the titles of the panels."""
+    titles = [axis.get_title(loc="left") for axis in figure.axes if axis.get_visible()]
+    return " ".join(f"{caption} Panels: {'; '.join(filter(None, titles))}.".split())
 
 
 # SVG ----------------------------------------------------------------------------------------------
