@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -238,15 +239,25 @@ def psicov(root):
 
 def darcy(root):
     """Twelve and six problems of the full grid; one file packed, the other plain."""
+    for name, content in pack_darcy().items():
+        place(root, name).write_bytes(content)
+
+
+@cache
+def pack_darcy():
+    """Returns the bytes of each file: packing takes seconds, and many tests need the files."""
     from scipy.io import savemat
 
-    rng = rng_of("darcy")
+    rng, files = rng_of("darcy"), {}
     for k, n, packed in ((1, 12, True), (2, 6, False)):
         coeff = np.where(rng.random((n, 421, 421)) < 0.5, 3.0, 12.0)
         smooth = np.sin(np.linspace(0, np.pi, 421))
         sol = (smooth[:, None] * smooth * rng.uniform(0.5, 2, (n, 1, 1)) + coeff / 100).astype(np.float64)
         value = {"coeff": coeff, "Kcoeff": coeff[:, :2], "sol": sol}
-        savemat(place(root, f"piececonst_r421_N1024_smooth{k}.mat"), value, do_compression=packed)
+        file = io.BytesIO()
+        savemat(file, value, do_compression=packed)
+        files[f"piececonst_r421_N1024_smooth{k}.mat"] = file.getvalue()
+    return files
 
 
 def fields(root, name, shape, keys=("tensor",)):

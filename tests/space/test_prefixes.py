@@ -326,7 +326,7 @@ def test_features_of_frozen_parts_are_made_again_and_are_the_same(bench, compute
     assert computed == [1, 2, 3, 4, 3, 4, 4, 5]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
 def test_a_tree_of_prefixes_is_computed_once_in_any_order(bench, computed, order):
     made = bench(cut(1), cut(2), cut(3), finetune__epochs=4)
     expected = made.alone()
