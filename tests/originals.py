@@ -239,16 +239,16 @@ def psicov(root):
 
 def darcy(root):
     """Twelve and six problems of the full grid; one file packed, the other plain."""
-    for name, content in pack_darcy().items():
+    for name, content in pack_darcy(rng_of).items():
         place(root, name).write_bytes(content)
 
 
 @cache
-def pack_darcy():
+def pack_darcy(make_rng):
     """Returns the bytes of each file: packing takes seconds, and many tests need the files."""
     from scipy.io import savemat
 
-    rng, files = rng_of("darcy"), {}
+    rng, files = make_rng("darcy"), {}
     for k, n, packed in ((1, 12, True), (2, 6, False)):
         coeff = np.where(rng.random((n, 421, 421)) < 0.5, 3.0, 12.0)
         smooth = np.sin(np.linspace(0, np.pi, 421))
