@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orca_sweep.config import knobs
-from orca_sweep.results.columns import SEALED_COLUMNS
+from orca_sweep.results.columns import METRIC_COLUMNS, SEALED_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from orca_sweep.results import Results
 
-METRICS = ("val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
 LEVELS = "levels"
 """Stands for the columns of the cell's levels."""
 FRAME_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -38,7 +37,7 @@ def choose_columns(results: "Results") -> "pd.DataFrame":
         frame["role"] = trials["role"]
     frame["status"] = trials["status"]
     hidden = SEALED_COLUMNS if results.n_sealed else ()
-    shown = [name for name in METRICS if name in trials and name not in hidden]
+    shown = [name for name in METRIC_COLUMNS if name in trials and name not in hidden]
     # Test metrics exist once they are revealed.
     frame = frame.assign(**{name: trials[name] for name in shown if name[0] == "v" or trials[name].notna().any()})
     if (trials["status"] != "ok").any() and "error" in trials:

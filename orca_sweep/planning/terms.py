@@ -167,7 +167,9 @@ def _compare_hours(name: str, most: float, hours: float, estimate: Forecast) -> 
     start = f"{name} {most:g}"
     if not known:
         return Term(
-            topic="budget", text=f"{start}: nobody knows whether it is enough, as no cost is known", facts=facts
+            topic="budget",
+            text=f"{start}: no cost is known yet, so the plan cannot say whether it is enough",
+            facts=facts,
         )
     unknown = f", and {estimate.n_left - known} trials of unknown cost come on top" if estimate.n_left > known else ""
     if name == "hours":
@@ -207,7 +209,7 @@ def _describe_pruning(plan: Plan) -> Iterator[Term]:
         return
     rules = {
         "asha": f"goes on with one in {prune.reduction:g} at each rung",
-        "median": "ends those below the median of the others' running means",
+        "median": "ends those that do worse than the median of the others' running means",
     }
     epochs = f"{prune.grace_epochs} fine-tuning epoch{'s' if prune.grace_epochs > 1 else ''}"
     compared = "the candidates of each cell"

@@ -280,6 +280,8 @@ STAGE_COLUMNS = _make_columns(
         ),
     )
 )
+METRIC_COLUMNS = ("val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
+"""The columns that cells are compared on."""
 SEALED_COLUMNS = tuple(c.name for c in TRIAL_MEASURES if c.name.startswith(("test_metric_", "test_more_")))
 """Records hold these columns sealed, and tables leave them out until ``orca-sweep reveal`` shows them."""
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config.labels import write_level
-from orca_sweep.errors import InputError
-from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
+from orca_sweep.errors import InputError, Problem
+from orca_sweep.registry import hint
+from orca_sweep.results.columns import METRIC_COLUMNS, SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.tables import Results
 from orca_sweep.stats import UNBOUNDED, Bounds, Interval, t_interval
 from orca_sweep.stats.modes import Mode
@@ -148,7 +149,7 @@ def _summarise_rows(results: Results, metric: str | None, level: float, measures
     trials = score_trials(results, metric)
     metrics = read_task_metrics(results.trials)
     _check_bounds(trials, metrics, metric or results.metric)
-    paths = _find_telling_columns(trials.drop_duplicates("cell_id"), results)
+    paths = _find_telling_columns(_take_one_of_each(trials), results)
     labels = {f"label {path}": results.label_column(path) for path in paths}
     measures = [name for name in measures if name in trials]
     # Grouping is slow, and slower with more columns.
@@ -218,13 +219,20 @@ class _Summary:
         return CellTrial(seed=int(row["seed"]), status=str(row["status"]), value=float(row["value"]), measures=measures)
 
 
+def _take_one_of_each(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns a row of each cell, in the order of the table: a replicate if there is one, since it has what tuning chose."""
+    is_candidate = (trials["role"] == "search").sort_values(kind="stable")
+    firsts = trials["cell_id"].loc[is_candidate.index].drop_duplicates()
+    return trials.loc[firsts.sort_index().index]
+
+
 def _find_telling_columns(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     """Returns the factors other than task, and other settings in which cells of equal levels differ.
 
     Such cells come from sweeps that were collected together.
     """
     factors = [path for path in results.factors if path != "task"]
-    settings = [path for path in setting_columns(cells) if path not in {"task", "seed", *factors, *results.tuned}]
+    settings = [path for path in setting_columns(cells) if path not in {"task", "seed", *factors}]
     levels = results.labels.loc[cells.index, factors]
     keys = levels.assign(task=cells["task"], is_aa=cells["role"] == "aa")
     alike = keys.duplicated(keep=False)
@@ -270,9 +278,10 @@ def score_trials(results: Results, metric: str | None = None) -> "pd.DataFrame":
     import pandas as pd
 
     column = metric or results.metric
-    if column not in results.trials:
-        known = ", ".join(c.name for c in TRIAL_MEASURES if c.unit == "metric" and c.name in results.trials)
-        raise InputError(f"metric {column!r} is not a column of the trials table. Take one of: {known}.")
+    known = [name for name in METRIC_COLUMNS if name in results.trials]
+    if column not in known:
+        rule = f"this is not a column of metrics in the trials table. {hint(column, known)}"
+        raise InputError(Problem(field="metric", value=column, rule=rule))
     if column in SEALED_COLUMNS and results.n_sealed:
         raise InputError(
             f"metric {column!r}: the test metrics of {results.n_sealed} ok trials are sealed. Compare on validation"

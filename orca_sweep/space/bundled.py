@@ -26,7 +26,13 @@ def find_space(space: Path) -> Path:
         InputError: for a plain word that is neither a file nor a bundled space; the message names the nearest space.
     """
     word = str(space)
-    if "\0" in word or len(space.parts) != 1 or space.suffix or space.is_symlink() or space.exists():
+    if (
+        "\0" in word
+        or len(space.parts) != 1
+        or space.suffix
+        or space.is_symlink()
+        or (space.exists() and not space.is_dir())
+    ):
         return space
     bundled = list_bundled_spaces()
     if word not in bundled:

@@ -4,6 +4,7 @@ Written against Ray 2.60, which makes its folders with mode 0777 and its token f
 listens on all interfaces where it can form clusters.
 """
 
+import logging
 import os
 import secrets
 import stat
@@ -61,6 +62,16 @@ def make_private_folder() -> Path:
     folder.chmod(0o700)
     # Ray opens its folder to everybody, so it gets one inside the private folder.
     return folder / "ray"
+
+
+def hide_token_advice() -> None:
+    """Drops Ray's line that a token is in use and how to do without one: it is on purpose, and the advice is unsafe here."""
+    module = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    module.addFilter(_is_no_advice)
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Token authentication is enabled")
 
 
 def keep_token_private() -> None:

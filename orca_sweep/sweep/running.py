@@ -50,7 +50,7 @@ from orca_sweep.sweep.checks import (
     make_bundle,
 )
 from orca_sweep.sweep.loggers import make_callbacks
-from orca_sweep.sweep.private import keep_token_private, listen_on_loopback, make_private_folder
+from orca_sweep.sweep.private import hide_token_advice, keep_token_private, listen_on_loopback, make_private_folder
 from orca_sweep.sweep.queue import GroupedPruning, Queue, Watch
 from orca_sweep.sweep.trainable import Prefixes, make_trainable
 from orca_sweep.sweep.watching import Watch as RayWatch
@@ -266,6 +266,7 @@ def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[
         stack.enter_context(_silence_tune())
         if address == "local":
             keep_token_private()
+            hide_token_advice()
             stack.enter_context(listen_on_loopback())
         yield stack.enter_context(_run_ray(address, dashboard_host))
 

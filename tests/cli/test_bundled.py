@@ -26,6 +26,9 @@ def test_all_spaces_of_the_folder_are_bundled_and_ask_something():
 def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_space(Path("quickstart")) == list_bundled_spaces()["quickstart"]
+    Path("quickstart").mkdir()  # a folder of that name, such as a sweep's, is no space
+    assert find_space(Path("quickstart")) == list_bundled_spaces()["quickstart"]
+    Path("quickstart").rmdir()
     for path in (Path("quickstart"), Path("gone.yaml"), Path("folder/quickstart")):
         if path.parent == Path() and not path.suffix:
             path.write_text("mine")

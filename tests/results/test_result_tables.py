@@ -1,6 +1,7 @@
 """Tables of sweeps: typed, reproducible, and refused with a message if they are damaged."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +13,7 @@ from orca_sweep.config import knobs
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import read_manifest, require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
+from tests.builders.tables import cell_rows, in_memory, trial
 
 
 def test_tables_are_typed_and_describe_their_columns(tmp_path):
@@ -133,3 +135,21 @@ def test_results_need_neither_torch_nor_ray(tmp_path):
         "sys.exit(bool({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_cells_of_equal_levels_show_the_tuned_field_in_which_they_differ():
+    fixed = cell_rows({"proxy": "none", "finetune.lr": 0.001}, [0.3, 0.3, 0.3])
+    tuned = {"proxy": "none", "finetune.lr": 0.0027}
+    candidate = trial({**tuned, "finetune.lr": 0.001}, 1000000, 0.2, "search")[0] | {
+        "cell_id": cell_rows(tuned, [0.2])[0][0]["cell_id"]
+    }
+    rows = [(candidate, trial(tuned, 1000000, 0.2)[1]), *fixed, *cell_rows(tuned, [0.2, 0.2, 0.2])]
+    results = replace(in_memory(rows), tuned=("finetune.lr",))
+    assert [cell.labels["finetune.lr"] for cell in r.summarise_cells(results)] == ["0.0027", "0.001"]
+
+
+@pytest.mark.parametrize("column", ["status", "seed", "finetune.lr", "metric_low", "val_metric_bst", "host"])
+def test_only_columns_of_metrics_are_compared(column):
+    results = in_memory(cell_rows({"proxy": "none", "finetune.lr": 0.1}, [0.3, 0.3], metric_low=0.0, host="vm"))
+    with pytest.raises(InputError, match=r"this is not a column of metrics in the trials table\. .*test_metric_best"):
+        r.summarise_cells(results, column)
