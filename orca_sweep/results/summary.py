@@ -271,7 +271,8 @@ def score_trials(results: Results, metric: str | None = None) -> "pd.DataFrame":
 
     column = metric or results.metric
     if column not in results.trials:
-        known = ", ".join(c.name for c in TRIAL_MEASURES if c.unit == "metric" and c.name in results.trials)
+        scores = [c.name for c in TRIAL_MEASURES if c.unit == "metric" and c.name.startswith(("val_", "test_"))]
+        known = ", ".join(name for name in scores if name in results.trials)
         raise InputError(f"metric {column!r} is not a column of the trials table. Take one of: {known}.")
     if column in SEALED_COLUMNS and results.n_sealed:
         raise InputError(

@@ -13,7 +13,6 @@ import pytest
 import ray
 
 from orca_sweep import InputError, Space, Sweep
-from orca_sweep.results import Failure
 from tests.builders.in_process import snapshot
 from tests.builders.sweeps import sweep_folder
 
@@ -177,7 +176,7 @@ def test_what_is_not_ok_is_a_row_with_its_reason(made):
     frame = made.results()
     assert frame["status"].tolist().count("failed") == 1
     assert "error" in frame and list(frame.columns[:2]) == ["embedder.epochs", "seed"]
-    assert repr(made.status()).startswith("demo: 6 trials (1 failed, 5 ok), no launch is running")
+    assert repr(made.status()).startswith("demo: 6 trials: 1 failed, 5 ok; no launch is running")
     assert frame["embedder.epochs"].tolist() == ["0", "0", "0", "3", "3", "3"]
 
 
@@ -283,7 +282,7 @@ def test_a_notebook_shows_status_escaped(made, monkeypatch):
     evil = replace(
         made.status(),
         name="<script>",
-        failures=(Failure(trial_id="x", status="failed", error="<b>\x1b[31m", last_line=None),),
+        failures=(replace(made.status().failures[0], error="<b>\x1b[31m"),),
     )
     monkeypatch.setattr(Sweep, "status", lambda self: evil)
     assert "<script>" not in made._repr_html_() and "&lt;b&gt;\\x1b" in made._repr_html_()

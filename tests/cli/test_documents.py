@@ -145,7 +145,7 @@ def test_the_end_of_a_launch_and_a_reveal(ask, sweep, capsys):
     revealing = re.findall(r"^\| (`.+?) \|", page[1].split("\n## ")[0], re.MULTILINE)
     only_reveal = {key for keys in revealing for key in re.findall(r"`(.+?)`", keys)}
     check_against_page(document, "launch, resume, reveal", without=only_reveal)
-    only_launch = {"n_planned", "n_run", "n_left", "statuses", "wall_time_s", "ray_is_lost", "exit_code"}
+    only_launch = {"n_planned", "n_run", "n_left", "statuses", "wall_time_s", "ray_is_lost", "exit_code", "was_interrupted"}
     again = ask("reveal", sweep)
     check_against_page(again, "launch, resume, reveal", without=only_launch)
     assert again["cells"] == document["cells"]
@@ -211,6 +211,7 @@ def test_records_of_csv_keep_their_types():
 )
 def test_list(ask, kind, monkeypatch, capsys):
     further = {"type", "default", "acts", "tables", "file", "options", "factor", "extra", "dims", "mode", "unit"}
+    further |= {"low", "high"}
     document = ask("list", kind)
     names = [{key: value for key, value in name.items() if key not in further} for name in document["names"]]
     check_against_page({**document, "names": names}, "list")
