@@ -145,7 +145,16 @@ def test_the_end_of_a_launch_and_a_reveal(ask, sweep, capsys):
     revealing = re.findall(r"^\| (`.+?) \|", page[1].split("\n## ")[0], re.MULTILINE)
     only_reveal = {key for keys in revealing for key in re.findall(r"`(.+?)`", keys)}
     check_against_page(document, "launch, resume, reveal", without=only_reveal)
-    only_launch = {"n_planned", "n_run", "n_left", "statuses", "wall_time_s", "ray_is_lost", "exit_code", "was_interrupted"}
+    only_launch = {
+        "n_planned",
+        "n_run",
+        "n_left",
+        "statuses",
+        "wall_time_s",
+        "ray_is_lost",
+        "exit_code",
+        "was_interrupted",
+    }
     again = ask("reveal", sweep)
     check_against_page(again, "launch, resume, reveal", without=only_launch)
     assert again["cells"] == document["cells"]
