@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, sweep_status
+from tests.builders.documents import check_against_page
 from tests.commands import TOKEN, free_ports, wait_for
 from tests.commands import orca as run_orca
 
