@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document
+from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document, write_error
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
 from orca_sweep.errors import InputError
 
@@ -44,8 +44,9 @@ def plan(
     except InputError as error:
         if not as_json:
             raise
-        print(error, file=sys.stderr)
-        print_document("plan", {"cells": 0, "trials": [], **describe_error(error, WRONG_INPUT, str(error))})
+        text = write_error(error)
+        print(text, file=sys.stderr)
+        print_document("plan", {"cells": 0, "trials": [], **describe_error(error, WRONG_INPUT, text)})
         raise typer.Exit(WRONG_INPUT) from None
     if probe:
         plan.probe(lambda text: print(text, file=sys.stderr, flush=True))

@@ -142,7 +142,7 @@ def test_reasons_against_a_launch_leave_nothing_behind(user_tasks, tmp_path):
     plan = plan_of(user_tasks, tmp_path / "out")
     with pytest.raises(InputError, match="no Ray cluster answers there"):
         plan.launch(address="127.0.0.1:1")
-    with pytest.raises(InputError, match="--dashboard-host 0.0.0.0: 127.0.0.1:1 is a running cluster"):
+    with pytest.raises(InputError, match="^dashboard_host = '0.0.0.0': 127.0.0.1:1 is a running cluster"):
         plan.launch(address="127.0.0.1:1", dashboard_host="0.0.0.0")
     assert not (tmp_path / "out").exists()
 

@@ -340,6 +340,24 @@ def test_problems_of_the_package_are_records():
     assert documents.describe_error(error, 1, "full") == {"error": "full"}
 
 
+def test_an_argument_of_a_call_is_an_option_of_the_command(monkeypatch, capsys, sweep, tmp_path):
+    from orca_sweep import Sweep
+
+    with pytest.raises(InputError) as raised:
+        Sweep.open(sweep).report(tmp_path, figures=["costs"])
+    assert str(raised.value) == f"out = '{tmp_path}': a folder. Name the HTML file."
+    assert command(monkeypatch, "report", sweep, "-o", tmp_path, "--json") == 2
+    shown = capsys.readouterr()
+    (problem,) = json.loads(shown.out)["problems"]
+    assert (problem["field"], problem["value"]) == ("--out", str(tmp_path))
+    assert problem["message"] == f"--out {tmp_path}: a folder. Name the HTML file."
+    assert problem["message"] in shown.err
+    (tmp_path / "s.yaml").write_text("base: {task: digits}\nseeds: 2\n")
+    words = ("launch", tmp_path / "s.yaml", "--address", "127.0.0.1:1", "--dashboard-host", "0.0.0.0")
+    assert command(monkeypatch, *words) == 2
+    assert "--dashboard-host 0.0.0.0: 127.0.0.1:1 is a running cluster" in capsys.readouterr().err
+
+
 # Light -------------------------------------------------------------------------------------------
 
 NOT_FOR_HELP = (
