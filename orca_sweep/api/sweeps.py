@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from orca_sweep.analysis.writing import Output
-    from orca_sweep.results import Results, SweepStatus
+    from orca_sweep.results import Results, Reveal, SweepStatus
 
 Levels = Mapping[str, Any] | Sequence[str] | str | None
 """Levels of a cell: ``{"proxy": "none"}``, or 'proxy=none', or several of these."""
@@ -234,6 +234,23 @@ class Sweep:
             figures=figures,
         )
         return write_report(self.folder, None if path is None else Path(path), asked).path
+
+    def reveal(self) -> "Reveal":
+        """Shows the sealed test metrics of the trials that have ended, logs that, and makes tables and figures again.
+
+        Do it when all choices are made: test metrics no longer judge what is tried after a look at them, and the tables say
+        so (``n_reveals_before``).
+
+        Returns:
+            The ids of the trials that this look shows first, empty if there is nothing new, and what is damaged.
+
+        Raises:
+            InputError: if every record with test metrics is damaged.
+            StorageError: if the system refuses to write.
+        """
+        from orca_sweep.api.finishing import reveal_sweep
+
+        return reveal_sweep(self.folder)[0]
 
     # Running --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from orca_sweep import InputError, Space, Sweep
+from orca_sweep.results import read_reveals
 from tests.builders.in_process import snapshot
 from tests.builders.sweeps import sweep_folder
 
@@ -170,6 +171,17 @@ def test_sealed_metrics_show_once_they_are_revealed(launched, tmp_path):
     assert not [name for name in sweep.results() if name.startswith("test_")]
     made = Sweep.open(sweep_folder(tmp_path / "s"))  # revealed
     assert "test_metric_best" in made.results()
+
+
+def test_a_reveal_shows_test_metrics_once_and_is_logged(tmp_path):
+    folder = sweep_folder(tmp_path / "s")
+    (folder / "reveals.json").unlink()
+    sweep = Sweep.open(folder)
+    assert "test_metric_best" not in sweep.results()
+    assert len(sweep.reveal().trials) == 6
+    assert "test_metric_best" in sweep.results()
+    assert sweep.reveal().trials == ()
+    assert len(read_reveals(folder)) == 1
 
 
 def test_what_is_not_ok_is_a_row_with_its_reason(made):

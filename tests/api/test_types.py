@@ -40,7 +40,7 @@ def names_of_types():
 
     return {
         "pd": pandas, "Figure": matplotlib.figure.Figure, "Output": orca_sweep.analysis.writing.Output,
-        "Results": orca_sweep.results.Results, "SweepStatus": orca_sweep.results.SweepStatus,
+        "Results": orca_sweep.results.Results, "SweepStatus": orca_sweep.results.SweepStatus, "Reveal": orca_sweep.results.Reveal,
         "Forecast": orca_sweep.planning.forecast.Forecast, "Term": orca_sweep.planning.terms.Term,
     }  # fmt: skip
 
