@@ -130,7 +130,9 @@ class Plan:
     def _repr_html_(self) -> str:
         size, *lines = self._describe()
         rows = [list(map(str, row)) for row in self.cells.head(MOST_CELLS_SHOWN).itertuples(index=False)]
-        return write_html(f"Plan {self.name}: {size}", [(list(self.cells.columns), rows)], [*self._count_more(), *lines])
+        return write_html(
+            f"Plan {self.name}: {size}", [(list(self.cells.columns), rows)], [*self._count_more(), *lines]
+        )
 
     def _describe(self) -> Iterator[str]:
         return describe_plan(self.record, self.cost, terms=self.terms, notes=self.warnings, ways=PROBE)

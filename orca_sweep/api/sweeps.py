@@ -50,10 +50,7 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         status = self.status()
-        counts = [[name, str(n)] for name, n in sorted(status.statuses.items())]
-        return write_html(
-            f"Sweep {status.name}", [(("status", "trials"), counts)], [*status.write_lines(), str(self.folder)]
-        )
+        return write_html(f"Sweep {status.name}", [], [*status.write_lines(), str(self.folder)])
 
     def status(self) -> "SweepStatus":
         """Returns how far the sweep is: trials by status, rate, time to go, hours, and each failure.

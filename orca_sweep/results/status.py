@@ -52,8 +52,8 @@ class Failure:
     def __str__(self) -> str:
         """Returns '1a2b failed, proxy none, seed 2: the error [the last line of the traceback]'."""
         last = f" [{self.last_line}]" if self.last_line and self.last_line not in self.error else ""
-        error = self.error.splitlines()[0] if self.error else ""
-        return f"{self.trial_id} {self.status}, {self.name}: {error}{last}"
+        error = f": {self.error.splitlines()[0]}" if self.error else ""
+        return f"{self.trial_id} {self.status}, {self.name}{error}{last}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
