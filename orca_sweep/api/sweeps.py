@@ -182,6 +182,28 @@ class Sweep:
 
         return analyse_results(self.read(), name, options)
 
+    def write_analysis(self, name: str, out: str | os.PathLike[str] | None = None, **options: Any) -> list[Path]:
+        """Writes the files of an analysis, as ``orca-sweep analyse`` does, and returns their paths.
+
+        They are its numbers as CSV, its tables as Markdown and LaTeX, and its figure as PNG, SVG, and PDF with embedded fonts.
+
+        Args:
+            name: as of ``analyse``.
+            out: the folder; by default ``figures`` in the sweep folder.
+            options: as of ``analyse``, such as ``width="column"``.
+
+        Raises:
+            InputError: as ``analyse``; also if files of another origin are in the way.
+            StorageError: if the system refuses to write.
+        """
+        from orca_sweep.analysis.writing import write_output
+        from orca_sweep.api.analysing import find_analysis
+        from orca_sweep.api.reporting import explain_refusals
+
+        output, target = self.analyse(name, **options), self.folder / "figures" if out is None else Path(out)
+        with explain_refusals(target):
+            return write_output(target, find_analysis(name).name, output)
+
     def figure(self, name: str, **options: Any) -> "Figure":
         """Returns the figure of an analysis, a matplotlib Figure that no pyplot knows; a notebook shows it.
 

@@ -229,13 +229,18 @@ def test_levels_stay_the_text_that_the_space_writes(tmp_path):
     assert Sweep.open(tmp_path / "s").verdicts(margin=0.1)["proxy"].tolist() == ["1e-10", "NA"]
 
 
-def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched):
+def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched, tmp_path):
     _, sweep, _ = launched
     backend = matplotlib.get_backend(auto_select=False)
     figure = sweep.figure("proxies")
     assert isinstance(figure, matplotlib.figure.Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert matplotlib.get_backend(auto_select=False) == backend
+    widths = [sweep.figure("proxies", width=width, font_size=7).get_figwidth() for width in ("column", "page", 5.5)]
+    assert widths == [3.25, 6.75, 5.5]
+    files = sweep.write_analysis("proxies", tmp_path / "paper", width="column")
+    assert {file.name for file in files} >= {f"figure2_proxies.{kind}" for kind in ("pdf", "svg", "png", "csv")}
+    assert all(file.is_file() and file.parent == tmp_path / "paper" for file in files)
     assert sweep.analyse("table_effects", margin=0.02).tables
 
 
@@ -246,7 +251,10 @@ def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched):
         ("figure2_proxis", {}, "Did you mean 'figure2_proxies'?"),
         ("", {}, "there is no analysis ''"),
         ("table_results", {}, "table_results has no figure"),
-        ("proxies", {"margin": 1}, "this analysis has no options"),
+        ("table_results", {"margin": 1}, "margin: there is no such option"),
+        ("proxies", {"widht": 1}, "widht: there is no such option. Did you mean 'width'?"),
+        ("proxies", {"width": True}, "width = True: this must be a text or a number"),
+        ("proxies", {"width": "wide"}, "a width is column, page, or a number of inches"),
         ("table_effects", {"bse": 1, "level": 95}, "bse: there is no such option. Did you mean 'base'?"),
         ("table_effects", {"bse": 1, "level": 95}, "level = 95: a share is between 0 and 1"),
         ("table_effects", {"metric": 3}, "this must be a text"),
