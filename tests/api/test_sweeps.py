@@ -213,7 +213,19 @@ def test_verdicts_effects_and_claims_are_frames(tmp_path):
     (other,) = made.verdicts(base={"proxy": "mnist5k"}, margin={"digits": 0.01}).to_dict("records")
     assert (other["proxy"], other["verdict"]) == ("none", "hurts")
     assert made.verdicts("proxy=mnist5k", "0.01").equals(made.verdicts(["proxy=mnist5k"], ["digits=0.01"]).assign())
-    assert "proxy" in set(made.effects()["effect"])
+    effects = made.effects()
+    assert "proxy" in set(effects["effect"])
+    assert {"levels", "estimate", "low", "high", "p_t_holm", "verdict", "aliased_with"} <= set(effects)
+    assert len(effects.columns) <= 15
+    assert effects.set_index("effect").loc["proxy", ["levels", "base_levels"]].tolist() == ["mnist5k", "none"]
+
+
+def test_levels_of_effects_stay_text(tmp_path):
+    from tests.builders.tables import BASE, BETTER, cell_rows, sweep
+
+    sweep(tmp_path, cell_rows({"proxy": "0.0010"}, BASE), cell_rows({"proxy": "1e-2"}, BETTER))
+    (row,) = Sweep.open(tmp_path / "s").effects().to_dict("records")
+    assert (row["levels"], row["base_levels"]) == ("1e-2", "0.0010")
     assert len(made.claims()) >= 6 and {"claim", "verdict", "sentence"} <= set(made.claims())
 
 

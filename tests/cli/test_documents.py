@@ -23,6 +23,7 @@ from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import Compared, Replay
 from orca_sweep.store import Store
+from tests.builders import tables
 from tests.builders.documents import PAGE, check_against_page, list_added_keys
 from tests.builders.in_process import command
 from tests.builders.sweeps import sweep_folder
@@ -129,6 +130,10 @@ def test_analyses(ask, sweep, tmp_path):
         for record in document["records"]:
             assert {"embedder.epochs", *re.findall(r"`(.+?)`", keys)} <= set(record)
         assert all(Path(file).is_file() for file in document["files"])
+    tables.sweep(tmp_path, tables.cell_rows(tables.NONE, tables.BASE), tables.cell_rows(tables.MNIST, tables.BETTER))
+    for name, keys in re.findall(r"^\| `(factor_effects|importance)` \| (`.+`) \|$", PAGE, re.MULTILINE):
+        (record, *_) = ask("analyse", name, tmp_path / "s", "-o", tmp_path / name)["records"]
+        assert set(re.findall(r"`(.+?)`", keys)) <= set(record), name
     (effect,) = ask("analyse", "table_effects", sweep, "-o", tmp_path / "e", "--complete-pairs")["records"]
     assert isinstance(effect["difference"], float) and isinstance(effect["n_pairs"], int)
     cost = ask("analyse", "cost", sweep, "-o", tmp_path / "c")
