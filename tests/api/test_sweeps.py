@@ -20,7 +20,7 @@ from tests.builders.sweeps import sweep_folder
 
 def plan_of(user_tasks, out, **more):
     space = {
-        "name": "demo", "imports": [user_tasks], "base": {"task": "tiny", "finetune.epochs": 2},
+        "name": "demo", "imports": [user_tasks], "base": {"task": "tiny", "finetune.epochs": 1},
         "factors": {"proxy": ["none", "mnist5k"]}, "seeds": 2, "margin": 0.02, **more,
     }  # fmt: skip
     return Space.from_dict(space).plan(out=out)
@@ -218,6 +218,7 @@ def test_verdicts_effects_and_claims_are_frames(tmp_path):
     assert {"levels", "estimate", "low", "high", "p_t_holm", "verdict", "aliased_with"} <= set(effects)
     assert len(effects.columns) <= 15
     assert effects.set_index("effect").loc["proxy", ["levels", "base_levels"]].tolist() == ["mnist5k", "none"]
+    assert len(made.claims()) >= 6 and {"claim", "verdict", "sentence"} <= set(made.claims())
 
 
 def test_levels_of_effects_stay_text(tmp_path):
@@ -226,7 +227,6 @@ def test_levels_of_effects_stay_text(tmp_path):
     sweep(tmp_path, cell_rows({"proxy": "0.0010"}, BASE), cell_rows({"proxy": "1e-2"}, BETTER))
     (row,) = Sweep.open(tmp_path / "s").effects().to_dict("records")
     assert (row["levels"], row["base_levels"]) == ("1e-2", "0.0010")
-    assert len(made.claims()) >= 6 and {"claim", "verdict", "sentence"} <= set(made.claims())
 
 
 def test_levels_stay_the_text_that_the_space_writes(tmp_path):
