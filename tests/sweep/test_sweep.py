@@ -108,7 +108,7 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
     assert "1 failed" in done.stdout
     said = orca("status", tmp_path / "out", check=0).stdout
     assert "mixed: 2 trials: 1 failed, 1 ok; no launch is running" in said
-    assert f"{trials.trial_id['broken']} failed: RuntimeError: this task cannot be loaded" in said
+    assert f"{trials.trial_id['broken']} failed, task broken, seed 0: RuntimeError: this task cannot be loaded" in said
     assert f"orca-sweep resume {tmp_path / 'out'}" in said
     found = json.loads(orca("status", tmp_path / "out", "--json", check=0).stdout)
     assert found["failures"][0]["last_line"] == "RuntimeError: this task cannot be loaded"
