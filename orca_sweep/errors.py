@@ -48,6 +48,8 @@ class Problem:
     """File and line, such as ``space.yaml:7``; empty if unknown."""
     scope: str = ""
     """What the field is part of, such as ``tune`` in a space or ``on 10.0.0.7`` in a cluster."""
+    is_argument: bool = False
+    """Whether the field is an argument of a Python call, such as ``out``, which the command line calls ``--out``."""
 
     def __str__(self) -> str:
         """Returns '<where>: <scope>: <field> = <value>: <rule> <remedy>' without empty parts."""
@@ -99,6 +101,12 @@ class InputError(OrcaSweepError):
             items = (*items[:MOST_PROBLEMS], "... and more. Correct these first.")
         self.problems: tuple[Problem, ...] = tuple(p if isinstance(p, Problem) else Problem(rule=p) for p in items)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def refuse_argument(field: str, value: object, rule: str, remedy: str = "") -> InputError:
+    """Returns the error about an argument of a Python call; the command line writes it with the name of its option."""
+    shown = value if value is NO_VALUE else str(value)
+    return InputError(Problem(field=field, value=shown, rule=rule, remedy=remedy, is_argument=True))
 
 
 class DamagedError(InputError):

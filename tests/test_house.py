@@ -136,7 +136,8 @@ def test_a_freeze_word_is_declared_in_two_modules(kind):
 
 @pytest.mark.parametrize("name", ["n_proxy_texts_cut", "n_test_unscored", "pretrain_metric"])
 def test_a_trial_column_is_declared_in_one_module_and_measured_in_another(name):
-    assert len(modules_that_write(name)) == 2
+    modules = {module for module in modules_that_write(name) if not module.startswith("bench/")}  # it makes rows up
+    assert len(modules) == 2
 
 
 @pytest.mark.parametrize(("name", "record"), [("tasks/measures.py", "Metric"), ("tasks/losses.py", "Loss")])

@@ -1,14 +1,14 @@
-"""What follows a launch: the tables of the sweep, and the figures that suit it."""
+"""What follows a launch or a reveal: the tables of the sweep, and the figures that suit it."""
 
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orca_sweep.errors import OrcaSweepError, first_line
+from orca_sweep.errors import InputError, OrcaSweepError, first_line
 
 if TYPE_CHECKING:
-    from orca_sweep.results import Results
+    from orca_sweep.results import Results, Reveal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,22 @@ def finish_sweep(folder: Path) -> Finished:
 
     results = collect([folder], folder / "tables")
     return Finished(results=results, drawn=draw_figures(results, folder / "figures"))
+
+
+def reveal_sweep(folder: Path) -> tuple["Reveal", Finished]:
+    """Reveals the test metrics of the trials that have ended, logs that, and makes tables and figures again.
+
+    Raises:
+        InputError: if the folder holds no sweep, or every record with test metrics is damaged.
+        StorageError: if the log or a table cannot be written.
+    """
+    from orca_sweep.results import reveal
+
+    revealed = reveal(folder)
+    finished = finish_sweep(folder)
+    if not revealed.trials and revealed.damaged:
+        raise InputError(list(revealed.damaged))
+    return revealed, finished
 
 
 def draw_figures(results: "Results", out: Path) -> Drawn:

@@ -12,14 +12,19 @@ if TYPE_CHECKING:
 
     from orca_sweep.results import Results
 
-LEVELS = "levels"
+LEVELS = "<levels>"
 """Stands for the columns of the cell's levels."""
+LEVEL_TEXTS = ("levels", "base_levels", "level", "base_level", "seeds_without_pair")
+"""Columns that hold labels of levels, or lists of seeds, under other names than those of factors."""
 FRAME_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "table_effects": (
         "task", LEVELS, "base", "n_pairs", "difference", "low", "high", "p_t_holm", "verdict", "margin", "margin_from",
         "seeds_without_pair",
     ),
-    "factor_effects": (),
+    "factor_effects": (
+        "task", "effect", "levels", "base_levels", "n_seeds", "estimate", "low", "high", "p_t_holm", "verdict",
+        "not_judged_because", "margin", "margin_from", "aliased_with", "left_out",
+    ),
     "claims": (
         "claim", "sentence", "verdict", "task", "task_says", "not_judged_because", "setting", "contrast", "word", "n",
         "estimate", "low", "high", "margin", "contrast_in_words",
@@ -76,7 +81,9 @@ def read_numbers(text: str, columns: tuple[str, ...] = ()) -> "pd.DataFrame":
 
     fields = knobs()
     # 'null', 'None', and 'NA' may be levels.
-    frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(fields, str), keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(
+        io.StringIO(text), dtype=dict.fromkeys((*fields, *LEVEL_TEXTS), str), keep_default_na=False, na_values=[""]
+    )
     if not columns:
         return frame
     levels = [name for name in frame if name in fields and name != "task"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import GuardedWatch, Progress, choose_watch
-from orca_sweep.errors import InputError, RayLostError
+from orca_sweep.errors import InputError, RayLostError, refuse_argument
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -69,7 +69,7 @@ def make_setup(destination: Destination) -> "Setup":
     """
     asked, host = destination.address, destination.dashboard_host
     if asked is not None and not asked.strip():
-        raise InputError(f"--address {asked!r}: empty. Give HOST:PORT of a cluster's head, or leave it out.")
+        raise refuse_argument("address", asked, "empty.", "Give HOST:PORT of a cluster's head, or leave it out.")
     address = asked or os.environ.get("RAY_ADDRESS", "").strip() or "local"
     if address != "local" and not is_ray_running():
         _check_dashboard(host, address)
@@ -92,7 +92,7 @@ def make_setup(destination: Destination) -> "Setup":
 
 def _check_dashboard(host: str, cluster: str) -> None:
     if host not in (LOOPBACK, NO_DASHBOARD):
-        raise InputError(f"--dashboard-host {host}: {cluster} is a running cluster, which has its own dashboard.")
+        raise refuse_argument("dashboard_host", host, f"{cluster} is a running cluster, which has its own dashboard.")
 
 
 def is_ray_running() -> bool:

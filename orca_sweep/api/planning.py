@@ -125,38 +125,3 @@ def collect_terms(plan: "Plan", forecast: "Forecast") -> list["Term"]:
     from orca_sweep.trial import resolve_configs
 
     return list_terms(plan, forecast, resolve_configs(plan.cells))
-
-
-# Words --------------------------------------------------------------------------------------------
-
-
-def write_size(plan: "Plan") -> str:
-    """Returns '4 cells x 5 seeds + 2 A/A = 22 trials'."""
-    space = plan.space
-    merged = f"; {_count_merged(plan.n_merged)}" if plan.n_merged else ""
-    again = f" + {len(space.aa)} A/A" if space.aa else ""
-    n = len(plan.cells) * len(space.seeds) + len(space.aa)
-    return f"{len(plan.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
-
-
-def _count_merged(n: int) -> str:
-    if n == 1:
-        return "1 combination is the same work as another and runs once"
-    return f"{n} combinations are the same work as another and run once"
-
-
-def write_cost(forecast: "Forecast", way: str, way_to_rest: str) -> str:
-    """Returns what the trials that are left cost.
-
-    Args:
-        forecast: the forecast.
-        way: how to measure the cost if all of it is unknown, such as '--probe measures a few epochs'.
-        way_to_rest: the same if a part of it is.
-    """
-    if not forecast.n_known:
-        return f"cost: unknown, as the store has no earlier row of similar trials ({way})"
-    hours = f"{forecast.trial_hours:.2f} hours of trials"
-    used = f"{forecast.cpu_hours:.2f} CPU-hours, {forecast.gpu_hours:.2f} GPU-hours"
-    n_unknown = forecast.n_left - forecast.n_known
-    rest = f"; the cost of {n_unknown} more trials is unknown ({way_to_rest})" if n_unknown else ""
-    return f"cost: about {hours} one after another ({used}), from {forecast.n_rows} earlier rows{rest}"

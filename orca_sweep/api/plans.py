@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orca_sweep import space as spaces
+from orca_sweep.api.describing import describe_plan
 from orca_sweep.api.html import write_html
 from orca_sweep.api.launching import LOOPBACK, Destination, run_plan
 from orca_sweep.api.paths import real_path, store_root
-from orca_sweep.api.planning import collect_notes, collect_terms, make_forecast, write_cost, write_size
+from orca_sweep.api.planning import collect_notes, collect_terms, make_forecast
 from orca_sweep.api.progress import Progress
 from orca_sweep.api.stores import open_store
 from orca_sweep.api.sweeps import Sweep
 from orca_sweep.errors import Problem
+from orca_sweep.visible import LINES, escape_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,25 +123,24 @@ class Plan:
         self.__dict__.pop("terms", None)
 
     def __repr__(self) -> str:
-        return "\n".join([f"Plan {self.name}: {write_size(self.record)}", *self._describe_rest()])
+        size, *lines = self._describe()
+        cells = self.cells.head(MOST_CELLS_SHOWN).to_string(index=False)
+        return escape_controls("\n".join([f"Plan {self.name}: {size}", cells, *self._count_more(), *lines]), LINES)
 
     def _repr_html_(self) -> str:
-        cells = self.cells
-        shown = [list(map(str, row)) for row in cells.head(MOST_CELLS_SHOWN).itertuples(index=False)]
-        more = [f"... and {len(cells) - len(shown)} more cells"] if len(cells) > len(shown) else []
-        title = f"Plan {self.name}: {write_size(self.record)}"
-        return write_html(title, [(list(cells.columns), shown)], [*more, *self._describe_rest()])
+        size, *lines = self._describe()
+        rows = [list(map(str, row)) for row in self.cells.head(MOST_CELLS_SHOWN).itertuples(index=False)]
+        return write_html(
+            f"Plan {self.name}: {size}", [(list(self.cells.columns), rows)], [*self._count_more(), *lines]
+        )
 
-    def _describe_rest(self) -> Iterator[str]:
-        plan, cost = self.record, self.cost
-        if plan.tuned:
-            yield f"tuned within each cell: {len(plan.trials) + plan.n_later} trials in all"
-        if cost.n_done:
-            yield f"{cost.n_done} trials are done, {cost.n_left} are left"
-        if cost.n_left:
-            yield write_cost(cost, *PROBE)
-        yield from (f"{term.topic}: {term.text}" for term in self.terms)
-        yield from (f"warning: {text}" for text in self.warnings)
+    def _describe(self) -> Iterator[str]:
+        return describe_plan(self.record, self.cost, terms=self.terms, notes=self.warnings, ways=PROBE)
+
+    def _count_more(self) -> Iterator[str]:
+        n_more = len(self.cells) - MOST_CELLS_SHOWN
+        if n_more > 0:
+            yield f"... and {n_more} more cells (all in .cells)"
 
     def launch(
         self,

@@ -1,23 +1,24 @@
-"""The progress of a launch from Python: lines of text, or the caller's own function."""
+"""The progress of a launch: lines of text, or the caller's own function."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.errors import first_line
 from orca_sweep.visible import LINES, escape_controls
 
 if TYPE_CHECKING:
-    from orca_sweep.space import Plan
+    from orca_sweep.space import Plan, PlannedTrial
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Receives each event of a launch with its facts, in the thread of the launch.
 
-``start``: n_todo, n_done (before), n_later (planned from results), dashboard. ``run``: trial_id. ``epoch``: trial_id, stage,
-epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``wait``: trial_id, which
-waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Later versions may
-add events and facts.
+``start``: n_todo, n_done (before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
+trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``wait``:
+trial_id, which waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Later
+versions may add events and facts.
 """
 Progress = bool | Watch
 Say = Callable[[str], None]
@@ -32,7 +33,15 @@ def choose_watch(progress: Progress, plan: "Plan") -> tuple[Watch, Say]:
     """
     if callable(progress):
         return GuardedWatch(progress), _be_silent
-    return (ProgressLines(plan, _print_line), _print_line) if progress else (_be_silent, _be_silent)
+    if not progress:
+        return _be_silent, _be_silent
+    lines = ProgressLines(plan)
+
+    def print_event(event: str, facts: Mapping[str, Any]) -> None:
+        for line in lines.write_event(event, facts):
+            _print_line(line)
+
+    return print_event, _print_line
 
 
 class GuardedWatch:
@@ -63,50 +72,59 @@ def _print_line(text: str) -> None:
 
 
 class ProgressLines:
-    """Says a line for the start of a launch and for each trial that ends."""
+    """The events of a launch as lines for people, with trials named by their levels and seed."""
 
-    def __init__(self, plan: "Plan", say: Say) -> None:
-        self.plan, self.say = plan, say
-        self.seeds = {trial.trial_id: trial.seed for trial in plan.trials}
-        self.n_todo = self.n_done = self.n_later = 0
+    def __init__(self, plan: "Plan") -> None:
+        from orca_sweep.space.trial_names import TrialNames
+
+        self.plan = plan
+        self._naming = TrialNames(plan.labels, plan.space.tune)
+        self.names = {trial.trial_id: self._name_trial(trial) for trial in plan.trials}
+        """Levels and seed of each trial that is planned or has started, by its id."""
+        self.n_todo = self.n_before = self.n_done = self.n_later = 0
         self.start = time.perf_counter()
 
-    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Says what a person wants to know of an event."""
+    def write_event(self, event: str, facts: Mapping[str, Any]) -> Iterator[str]:
+        """Counts an event and yields what a person wants to know of it; nothing of most events."""
         match event:
             case "start":
-                self.n_todo, self.n_later = facts["n_todo"], facts["n_later"]
-                later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
-                self.say(f"{self.n_todo} trials to run, {facts['n_done']} done before{later}")
+                yield self._write_start(facts)
             case "damaged":
-                for problem in facts["problems"]:
-                    self.say(problem)
+                yield from facts["problems"]
             case "planned" if self.n_later:  # they were announced at the start
                 self.n_todo += facts["n_new"]
                 self.n_later = max(0, self.n_later - facts["n_new"])
+            case "run":
+                self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
             case "wait":
-                self.say(
-                    f"{facts['trial_id']} waits: another sweep is making an artifact that it needs, in the same store"
-                )
+                name = self.names[facts["trial_id"]]
+                yield f"{name}: waits: another sweep is making an artifact that it needs, in the same store"
             case "end":
-                self._say_end(facts)
+                self.n_done += not facts.get("again")
+                yield self._write_end(facts)
 
-    def _say_end(self, facts: Mapping[str, Any]) -> None:
-        self.n_done += not facts.get("again")
+    def _name_trial(self, trial: "PlannedTrial") -> str:
+        tuned = {
+            path: self.plan.space.write_level(path, attrgetter(path)(trial.config)) for path in self.plan.space.tune
+        }
+        return self._naming.add_trial(trial.trial_id, trial.cell_id, seed=trial.seed, role=trial.role, tuned=tuned)
+
+    def _write_start(self, facts: Mapping[str, Any]) -> str:
+        self.n_todo, self.n_before, self.n_later = facts["n_todo"], facts["n_done"], facts["n_later"]
+        dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
+        later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
+        return f"{self.n_todo} trials to run, {self.n_before} done before{later}{dashboard}"
+
+    def _write_end(self, facts: Mapping[str, Any]) -> str:
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
-        result = f"validation {value:.4g}" if isinstance(value, float) else str(facts.get("error") or "")
+        result = f", validation {value:#.4g}" if isinstance(value, float) else ""
+        error = f", {facts['error']}" if facts.get("error") else ""
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
+        reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.start
-        self.say(
-            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {self._name_trial(facts)}: {facts['status']}{duration}, {result}{retry}"
+        name = self.names[facts["trial_id"]]
+        return (
+            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {name}:"
+            f" {facts['status']}{duration}{result}{error}{reused}{retry}"
         )
-
-    def _name_trial(self, facts: Mapping[str, Any]) -> str:
-        """Returns 'proxy none, seed 2', with the role of a trial that is no replicate."""
-        labels = self.plan.labels.get(facts["cell_id"].removesuffix("-aa"), {})
-        levels = ", ".join(f"{path} {level}" for path, level in labels.items())
-        seed = self.seeds.get(facts["trial_id"])
-        known = f"seed {seed}" if seed is not None else facts["trial_id"]
-        role = "" if facts.get("role", "replicate") == "replicate" else f" ({facts['role']})"
-        return ", ".join(filter(None, (levels, known))) + role

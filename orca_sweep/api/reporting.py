@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orca_sweep.analysis.catalogue import choose_figures, find_figures
-from orca_sweep.errors import InputError, StorageError
+from orca_sweep.errors import InputError, Problem, StorageError, refuse_argument
 from orca_sweep.registry import hint
 
 
@@ -54,7 +54,7 @@ def write_report(
     """
     target = path or folder / "report.html"
     if target.is_dir():
-        raise InputError(f"--out {target}: a folder. Name the HTML file.")
+        raise refuse_argument("out", target, "a folder.", "Name the HTML file.")
     _check_figures(options.figures or ())
 
     from orca_sweep.analysis.report import (
@@ -92,7 +92,8 @@ def _check_figures(names: Sequence[str]) -> None:
     known = [figure.name for figure in find_figures()]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError([f"--figures {name}: there is no such figure. {hint(name, known)}" for name in unknown])
+        rules = {name: f"there is no such figure. {hint(name, known)}" for name in unknown}
+        raise InputError([Problem(field="figures", value=name, rule=rules[name], is_argument=True) for name in unknown])
 
 
 @contextmanager

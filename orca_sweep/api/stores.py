@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from orca_sweep.api.paths import store_root
-from orca_sweep.errors import InputError
+from orca_sweep.errors import NO_VALUE, InputError, refuse_argument
 
 if TYPE_CHECKING:
     from orca_sweep.store import Store
@@ -25,7 +25,7 @@ def explain_store_errors(name: str) -> Iterator[None]:
 
 
 def open_store(store: str) -> "Store":
-    """Returns the store of an option ``--store``; it need not exist yet.
+    """Returns the store that a user names; it need not exist yet.
 
     Raises:
         InputError: if nothing can be stored there, or something else is there.
@@ -33,7 +33,10 @@ def open_store(store: str) -> "Store":
     from orca_sweep.store import Store
 
     root = store_root(store)
-    with explain_store_errors(f"--store {root}"):
-        opened = Store(root)
-        opened.check_root()
-        return opened
+    try:
+        with explain_store_errors(root):
+            opened = Store(root)
+            opened.check_root()
+    except InputError as error:
+        raise refuse_argument("store", NO_VALUE, str(error)) from None
+    return opened

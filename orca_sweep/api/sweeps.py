@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from orca_sweep.analysis.writing import Output
-    from orca_sweep.results import Results, SweepStatus
+    from orca_sweep.results import Results, Reveal, SweepStatus
 
 Levels = Mapping[str, Any] | Sequence[str] | str | None
 """Levels of a cell: ``{"proxy": "none"}``, or 'proxy=none', or several of these."""
@@ -50,8 +50,7 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         status = self.status()
-        counts = [[name, str(n)] for name, n in sorted(status.statuses.items())]
-        return write_html(f"Sweep {status.name}", [(("status", "trials"), counts)], [repr(status), str(self.folder)])
+        return write_html(f"Sweep {status.name}", [], [*status.write_lines(), str(self.folder)])
 
     def status(self) -> "SweepStatus":
         """Returns how far the sweep is: trials by status, rate, time to go, hours, and each failure.
@@ -183,6 +182,28 @@ class Sweep:
 
         return analyse_results(self.read(), name, options)
 
+    def write_analysis(self, name: str, out: str | os.PathLike[str] | None = None, **options: Any) -> list[Path]:
+        """Writes the files of an analysis, as ``orca-sweep analyse`` does, and returns their paths.
+
+        They are its numbers as CSV, its tables as Markdown and LaTeX, and its figure as PNG, SVG, and PDF with embedded fonts.
+
+        Args:
+            name: as of ``analyse``.
+            out: the folder; by default ``figures`` in the sweep folder.
+            options: as of ``analyse``, such as ``width="column"``.
+
+        Raises:
+            InputError: as ``analyse``; also if files of another origin are in the way.
+            StorageError: if the system refuses to write.
+        """
+        from orca_sweep.analysis.writing import write_output
+        from orca_sweep.api.analysing import find_analysis
+        from orca_sweep.api.reporting import explain_refusals
+
+        output, target = self.analyse(name, **options), self.folder / "figures" if out is None else Path(out)
+        with explain_refusals(target):
+            return write_output(target, find_analysis(name).name, output)
+
     def figure(self, name: str, **options: Any) -> "Figure":
         """Returns the figure of an analysis, a matplotlib Figure that no pyplot knows; a notebook shows it.
 
@@ -232,6 +253,23 @@ class Sweep:
             figures=figures,
         )
         return write_report(self.folder, None if path is None else Path(path), asked).path
+
+    def reveal(self) -> "Reveal":
+        """Shows the sealed test metrics of the trials that have ended, logs that, and makes tables and figures again.
+
+        Do it when all choices are made: test metrics no longer judge what is tried after a look at them, and the tables say
+        so (``n_reveals_before``).
+
+        Returns:
+            The ids of the trials that this look shows first, empty if there is nothing new, and what is damaged.
+
+        Raises:
+            InputError: if every record with test metrics is damaged.
+            StorageError: if the system refuses to write.
+        """
+        from orca_sweep.api.finishing import reveal_sweep
+
+        return reveal_sweep(self.folder)[0]
 
     # Running --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
@@ -16,7 +16,7 @@ from typing import IO, Annotated, Any, cast
 
 import typer
 
-from orca_sweep.errors import DataError, InputError, Problem
+from orca_sweep.errors import NO_VALUE, DataError, InputError, Problem, shorten_text
 from orca_sweep.visible import EscapingStream
 
 SCHEMA = 1
@@ -152,12 +152,35 @@ def name_command(words: Sequence[str], groups: Collection[str]) -> str:
     return " ".join(names[: 2 if names[:1] and names[0] in groups else 1])
 
 
+def name_option(problem: Problem) -> Problem:
+    """Returns a problem about an argument of a Python call as one about the option of a command."""
+    return (
+        replace(problem, field=f"--{problem.field.replace('_', '-')}")
+        if problem.is_argument and problem.field
+        else problem
+    )
+
+
+def write_problem(problem: Problem) -> str:
+    """Returns the sentence on a problem, with an option and its value as on a command line."""
+    named = name_option(problem)
+    if problem.is_argument and problem.value is not NO_VALUE:
+        named = replace(named, field=f"{named.field} {shorten_text(str(problem.value))}", value=NO_VALUE)
+    return str(named)
+
+
+def write_error(error: InputError) -> str:
+    """Returns the sentences on the mistakes in wrong input."""
+    return "\n".join(map(write_problem, error.problems))
+
+
 def describe_error(error: BaseException, code: int, text: str) -> dict[str, Any]:
     """Returns the keys of the document on an error with an exit code and a message."""
     if code != WRONG_INPUT:
         return {"error": text}
     if isinstance(error, InputError | DataError):
-        return {"problems": [problem.as_json() for problem in InputError(error.problems).problems]}
+        problems = InputError(error.problems).problems
+        return {"problems": [name_option(p).as_json() | {"message": write_problem(p)} for p in problems]}
     option = getattr(error, "param", None)  # of a wrong command line
     field = option.opts[-1] if option is not None else None
     return {"problems": [Problem(rule=text, field=field).as_json() | {"message": text}]}

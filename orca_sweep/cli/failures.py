@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from orca_sweep.cli.documents import WRONG_INPUT, describe_error, print_document
+from orca_sweep.cli.documents import WRONG_INPUT, describe_error, print_document, write_error
 from orca_sweep.cli.layout import find_width, wrap_text
 from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError, first_line
 from orca_sweep.visible import LINES, escape_controls
@@ -71,6 +71,8 @@ def _write_usage(error: Exception) -> str:
 def _explain_error(error: BaseException) -> tuple[int | None, str]:
     """Returns the exit code and the message of an error; no code if a user did not cause it."""
     match error:
+        case InputError():
+            return WRONG_INPUT, write_error(error)
         case OrcaSweepError():
             return 1 if isinstance(error, StorageError | RayLostError) else WRONG_INPUT, str(error)
         case SystemExit():

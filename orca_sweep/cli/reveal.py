@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.api.finishing import reveal_sweep
 from orca_sweep.api.paths import real_path
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from orca_sweep.results import Reveal
@@ -26,14 +26,11 @@ def reveal(
     from orca_sweep.cli.summary import summarise_sweep
     from orca_sweep.cli.terminal import open_console, print_text
     from orca_sweep.results import read_reveals, sweep_status
-    from orca_sweep.results import reveal as reveal_metrics
 
-    folder = real_path(sweep)
-    revealed, log = reveal_metrics(folder), read_reveals(folder)
-    console = open_console()
-    document = summarise_sweep(folder, console)
-    if not revealed.trials and revealed.damaged:
-        raise InputError(list(revealed.damaged))
+    folder, console = real_path(sweep), open_console()
+    revealed, finished = reveal_sweep(folder)
+    log = read_reveals(folder)
+    document = summarise_sweep(folder, finished, console)
     status = sweep_status(folder)
     n_left = status.statuses.get("unfinished", 0) + status.n_later
     for line in _write_reveal(revealed, log, n_left):

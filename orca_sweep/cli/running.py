@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.api.launching import (
     RESUME,
     Destination,
@@ -75,7 +76,7 @@ def _print_outcome(folder: Path, console: "Console", outcome: "Outcome", print_e
     from orca_sweep.cli.summary import summarise_sweep
     from orca_sweep.cli.terminal import print_command, print_text
 
-    document = summarise_sweep(folder, console)
+    document = summarise_sweep(folder, finish_sweep(folder), console)
     for line in write_outcome(outcome):
         print_text(console, line)
     if outcome.n_left:

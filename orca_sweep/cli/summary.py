@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from orca_sweep.api.finishing import finish_sweep
+from orca_sweep.api.finishing import Finished
 from orca_sweep.cli.paths import shorten_path
 from orca_sweep.cli.terminal import print_command, print_lines, print_table, print_text
 from orca_sweep.config.labels import write_level
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from orca_sweep.results import Cell, Results
 
 
-def summarise_sweep(folder: Path, console: Console) -> dict[str, Any]:
-    """Makes tables and figures from the records and prints the summary, however the sweep ended.
+def summarise_sweep(folder: Path, finished: Finished, console: Console) -> dict[str, Any]:
+    """Prints the summary of a sweep that has its tables and figures, however it ended.
 
     Returns:
         The keys of the summary in documents.
     """
-    finished, tables = finish_sweep(folder), folder / "tables"
-    results = finished.results
+    results, tables = finished.results, folder / "tables"
     for lack in (*finished.drawn.refusals, *finished.drawn.warnings):
         print_text(console, str(lack))
     cells = _print_cells(results, console)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orca_sweep.config import TrialConfig
-from orca_sweep.errors import InputError
+from orca_sweep.errors import NO_VALUE, InputError, refuse_argument
 from orca_sweep.planning.forecast import read_likeness
 from orca_sweep.space import Plan
 from orca_sweep.store import Store
@@ -34,10 +34,8 @@ def probe(plan: Plan, store: Store, data_root: Path, report: Callable[[str], Non
 
     resources = plan.space.resources
     if resources.gpu and not torch.cuda.is_available():
-        raise InputError(
-            f"--probe: the space asks for resources.gpu {resources.gpu:g}, but this machine has no GPU. Probe on a machine"
-            " that has one."
-        )
+        rule = f"the space asks for resources.gpu {resources.gpu:g}, but this machine has no GPU."
+        raise refuse_argument("probe", NO_VALUE, rule, "Probe on a machine that has one.")
     torch.set_num_threads(resources.n_threads)
     worker = Worker(store, resources.device, resources.n_threads)
     for config in _shorten_configs(plan):
@@ -45,7 +43,8 @@ def probe(plan: Plan, store: Store, data_root: Path, report: Callable[[str], Non
             context = RunContext(folder=Path(folder), worker=worker, data_root=data_root, imports=plan.space.imports)
             row = run_trial(records.resolve_config(config), context)
         if row["status"] != "ok":
-            raise InputError(f"--probe: {config.task} with {config.body.name} ended as {row['status']}: {row['error']}")
+            rule = f"{config.task} with {config.body.name} ended as {row['status']}: {row['error']}"
+            raise refuse_argument("probe", NO_VALUE, rule)
         report(f"probed {config.task}, {config.body.name}, proxy {config.proxy}: {row['wall_time_s']:.1f} s")
 
 

@@ -137,8 +137,8 @@ def describe_unplanned(folder: Path, names: Iterable[str], manifest: SweepManife
     count = "1 record belongs" if len(unplanned) == 1 else f"{len(unplanned)} records belong"
     return (
         f"{folder / 'trials'}: {count} to trials that sweep.json does not plan, such as {unplanned[0]}. No table shows them."
-        " Either they come from an earlier plan, or the plan is another sweep's. To keep them, launch their space again with"
-        f" --out {folder}."
+        " Either they come from an earlier plan, or the plan is another sweep's. To keep them, launch their space into this"
+        " folder again."
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ ACTIVITIES = {
     None: "this machine cannot see whether a launch is running",
 }
 """By whether a launch holds the folder."""
-MOST_FAILURES_SHOWN = 5
+MOST_SHOWN = 5
+"""Failures and started trials that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,12 @@ class Failure:
     error: str
     last_line: str | None
     """The last line of its traceback; None if it left none."""
+
+    def __str__(self) -> str:
+        """Returns '1a2b failed, proxy none, seed 2: the error [the last line of the traceback]'."""
+        last = f" [{self.last_line}]" if self.last_line and self.last_line not in self.error else ""
+        error = f": {self.error.splitlines()[0]}" if self.error else ""
+        return f"{self.trial_id} {self.status}, {self.name}{error}{last}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -75,18 +82,31 @@ class SweepStatus:
     """The message about records of trials that are not planned."""
 
     def __repr__(self) -> str:
-        """Returns 'demo: 20 trials (18 ok, 2 unfinished), running, 120 trials per hour, about 1 min to go'."""
+        return escape_controls("\n".join(self.write_lines()), LINES)
+
+    def write_lines(self, n_shown: int = MOST_SHOWN, where_all_are: str = "in .failures") -> Iterator[str]:
+        """Yields the progress in lines, of which the first says the most.
+
+        Args:
+            n_shown: the most failures, and the most started trials, that are named.
+            where_all_are: where a reader finds the rest of the failures.
+        """
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.statuses.items()))
-        parts = [f"{self.name}: {self.n_planned} trials ({counts})"]
-        parts += [f"up to {self.n_later} more, planned from their results"] if self.n_later else []
-        parts += [ACTIVITIES[self.is_running]]
-        parts += [f"{self.trials_per_hour:.0f} trials per hour"] if self.trials_per_hour else []
-        parts += [f"about {self.eta_s / 60:.0f} min to go"] if self.eta_s else []
-        failures = [f"\n  {f.trial_id} {f.status}: {f.error.splitlines()[0] if f.error else ''}" for f in self.failures]
-        more = [f"\n  ... and {len(failures) - MOST_FAILURES_SHOWN} more in .failures"]
-        unplanned = [f"\n  {self.unplanned}"] if self.unplanned else []
-        shown = failures[:MOST_FAILURES_SHOWN] + (more if len(failures) > MOST_FAILURES_SHOWN else [])
-        return ", ".join(parts) + escape_controls("".join(shown + unplanned), LINES)
+        later = f" (up to {self.n_later} more, planned from their results)" if self.n_later else ""
+        yield f"{self.name}: {self.n_planned} trials{later}: {counts}; {ACTIVITIES[self.is_running]}"
+        if self.trials_per_hour:
+            eta = f", about {self.eta_s / 60:.0f} min to go" if self.eta_s else ""
+            yield f"{self.trials_per_hour:.0f} trials per hour in the last launch{eta}"
+        if self.n_planned - self.statuses.get(UNFINISHED, 0):
+            yield f"{self.cpu_hours:.2f} CPU-hours and {self.gpu_hours:.2f} GPU-hours in ended trials"
+        if self.started:
+            n_more = len(self.started) - n_shown
+            yield f"started: {'; '.join(self.started_names[:n_shown])}{f'; and {n_more} more' if n_more > 0 else ''}"
+        yield from map(str, self.failures[:n_shown])
+        if len(self.failures) > n_shown:
+            yield f"... and {len(self.failures) - n_shown} more that are not ok ({where_all_are})"
+        if self.unplanned:
+            yield self.unplanned
 
 
 def sweep_status(folder: Path) -> SweepStatus:

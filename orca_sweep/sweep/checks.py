@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
-from orca_sweep.errors import DamagedError, InputError, Problem
+from orca_sweep.errors import NO_VALUE, DamagedError, InputError, Problem, refuse_argument
 from orca_sweep.results import has_earlier_content
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.space.manifest import read_manifest
@@ -30,7 +30,7 @@ def check_folder(plan: Plan, out: Path) -> None:
         InputError: with what the folder holds.
     """
     if os.path.lexists(out) and not out.is_dir():
-        raise InputError(f"{out}: a file or a broken link, not a folder. Give another folder with --out.")
+        raise refuse_argument("out", out, "a file or a broken link, not a folder.", "Choose another folder.")
     try:
         manifest = read_manifest(out)
     except DamagedError:
@@ -39,21 +39,17 @@ def check_folder(plan: Plan, out: Path) -> None:
             return
         raise
     if manifest is not None and manifest.name != plan.space.name:
-        raise InputError(
-            f"{out}: holds the results of the space {manifest.name!r}, not of {plan.space.name!r}."
-            " Give another folder with --out."
-        )
+        rule = f"holds the results of the space {manifest.name!r}, not of {plan.space.name!r}."
+        raise refuse_argument("out", out, rule, "Choose another folder.")
     known = {trial["cell_id"] for trial in manifest.trials} if manifest else set()
     known |= {cell.cell_id for cell in manifest.tuned} if manifest else set()
     if known and not known & plan.by_cell_id.keys() and not has_earlier_content(out, plan):
-        raise InputError(
-            f"{out}: holds the results of a space of the same name that has no cell in common with this one."
-            " Give another name, or another folder with --out."
-        )
+        rule = "holds the results of a space of the same name that has no cell in common with this one."
+        raise refuse_argument("out", out, rule, "Choose another folder, or another name for the space.")
     foreign = [] if manifest or not out.exists() else [p.name for p in out.iterdir() if not _is_before_launch(p)]
     if foreign:
         names = ", ".join(sorted(foreign)[:3])
-        raise InputError(f"{out}: not empty and not a sweep ({names}). Give another folder with --out.")
+        raise refuse_argument("out", out, f"not empty and not a sweep ({names}).", "Choose another folder.")
 
 
 def _is_before_launch(path: Path) -> bool:
@@ -73,10 +69,8 @@ def choose_running_ray(asked: str | None) -> str:
         )
     here = ray.get_runtime_context().gcs_address
     if asked not in (None, "auto", here):
-        raise InputError(
-            f"--address {asked}: this process already uses the Ray at {here}. Leave the address out, or call ray.shutdown()"
-            " first."
-        )
+        remedy = "Leave the address out, or call ray.shutdown() first."
+        raise refuse_argument("address", asked, f"this process already uses the Ray at {here}.", remedy)
     return RUNNING
 
 
@@ -87,20 +81,19 @@ def check_address(address: str) -> None:
         InputError: with the address.
     """
     if address.startswith("ray://"):
-        raise InputError(
-            f"--address {address}: a sweep cannot run through Ray Client. Give HOST:PORT of the head's GCS (port 6379 by"
-            " default), or send the sweep with 'orca-sweep submit'."
-        )
+        remedy = "Give HOST:PORT of the head's GCS (port 6379 by default), or send the sweep with 'orca-sweep submit'."
+        raise refuse_argument("address", address, "a sweep cannot run through Ray Client.", remedy)
     host, _, port = address.rpartition(":")
     if address in ("local", "auto", RUNNING):
         return  # Ray finds it
     is_address = bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
     problem = explain_unreachable(host, port) if is_address else "not HOST:PORT"
     if problem:
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({problem}). Give HOST:PORT of the head's GCS (port 6379 by"
-            " default), 'auto' for the cluster of this machine, or leave it out to start a local Ray."
+        remedy = (
+            "Give HOST:PORT of the head's GCS (port 6379 by default), 'auto' for the cluster of this machine, or leave it out"
+            " to start a local Ray."
         )
+        raise refuse_argument("address", address, f"no Ray cluster answers there ({problem}).", remedy)
 
 
 def explain_unreachable(host: str, port: str | int) -> str | None:
@@ -122,10 +115,9 @@ def check_dashboard_host(host: str) -> None:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.bind((host, 0))
     except OSError as error:
-        raise InputError(
-            f"--dashboard-host {host}: this machine cannot listen there ({error.strerror or error}). Give one of its"
-            " addresses; 127.0.0.1 lets only this machine connect."
-        ) from None
+        rule = f"this machine cannot listen there ({error.strerror or error})."
+        remedy = "Give one of its addresses; 127.0.0.1 lets only this machine connect."
+        raise refuse_argument("dashboard_host", host, rule, remedy) from None
 
 
 def has_dashboard() -> bool:
@@ -140,13 +132,14 @@ def check_store(root: str, out: Path) -> None:
         InputError: with the reason.
     """
     if "://" not in root and out.is_relative_to(root):
-        raise InputError(f"--store {root}: contains --out {out}. Give the store a separate folder.")
+        raise refuse_argument("store", root, f"contains the sweep folder {out}.", "Give the store a separate folder.")
     try:
         Store(root).check_root()
     except InputError as error:
-        raise InputError(f"--store {error}") from None
+        raise refuse_argument("store", NO_VALUE, str(error)) from None
     except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"--store {root}: cannot store artifacts ({error}). Give a folder or fsspec path.") from None
+        remedy = "Give a folder or fsspec path."
+        raise refuse_argument("store", root, f"cannot store artifacts ({error}).", remedy) from None
 
 
 def make_bundle(resources: Resources) -> dict[str, float]:
@@ -197,8 +190,8 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     need = make_bundle(plan.space.resources)
     nodes = [node for node in ray.nodes() if node["Alive"] and _can_hold(node["Resources"], need)]
     is_separate_folder = "://" not in store and not Path(store).is_relative_to(out)
-    folders = {"--out": out, **({"--store": Path(store)} if is_separate_folder else {})}
-    probes = {flag: folder / f".seen-by-all-{uuid.uuid4().hex}" for flag, folder in folders.items()}
+    folders = {"out": out, **({"store": Path(store)} if is_separate_folder else {})}
+    probes = {name: folder / f".seen-by-all-{uuid.uuid4().hex}" for name, folder in folders.items()}
     configs = [cell.flat() for cell in plan.cells]
     try:
         if is_separate_folder:
@@ -207,7 +200,7 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
             with explain_write_errors(probe):
                 probe.parent.mkdir(parents=True, exist_ok=True)
                 probe.touch()
-        paths = {flag: str(probe) for flag, probe in probes.items()}
+        paths = {name: str(probe) for name, probe in probes.items()}
         arguments = (paths, plan.space.imports, configs, str(data_root))
         answers = [
             (n["NodeManagerAddress"], _find_problems.options(scheduling_strategy=_on_node(n)).remote(*arguments))
@@ -240,6 +233,11 @@ def _on_node(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
 
 
+def _advise_sharing(name: str) -> str:
+    url = ", or give a URL such as s3://bucket/store" if name == "store" else ""
+    return f"Mount one shared folder (NFS, Lustre or similar) at the same path on all nodes and give it{url}."
+
+
 @ray.remote(num_cpus=0)
 def _find_problems(
     probes: Mapping[str, str], imports: Sequence[str], configs: Sequence[Mapping[str, Any]], data_root: str
@@ -249,9 +247,14 @@ def _find_problems(
     from orca_sweep.trial import load_imports, resolve_configs, unavailable_parts
 
     problems: list[str | Problem] = [
-        f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or similar) at the same path on all"
-        f" nodes and give it with {flag}{', or give a URL such as s3://bucket/store' if flag == '--store' else ''}."
-        for flag, path in probes.items()
+        Problem(
+            field=name,
+            value=str(Path(path).parent),
+            rule="not visible.",
+            remedy=_advise_sharing(name),
+            is_argument=True,
+        )
+        for name, path in probes.items()
         if not Path(path).exists()
     ]
     try:

@@ -24,7 +24,15 @@ from ray import tune
 from ray.tune import ProgressReporter
 
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, StorageError, first_line
+from orca_sweep.errors import (
+    DamagedError,
+    InputError,
+    Problem,
+    RayLostError,
+    StorageError,
+    first_line,
+    refuse_argument,
+)
 from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.results import (
     FINAL_STATUSES,
@@ -146,9 +154,8 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"{setup.out}: cannot make this folder ({error.strerror}). Give another folder with --out."
-            ) from None
+            rule = f"cannot make this folder ({error.strerror})."
+            raise refuse_argument("out", setup.out, rule, "Choose another folder.") from None
         try:
             # A second of patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
@@ -156,7 +163,8 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
                 return _run_plan(started, dashboard, guard)
         except Timeout:
-            raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
+            remedy = "Wait for it, or choose another folder."
+            raise refuse_argument("out", setup.out, "another launch is writing here.", remedy) from None
 
 
 def _check_launch(plan: Plan, setup: Setup) -> None:
@@ -324,7 +332,7 @@ def _start_ray(address: str, dashboard_host: str | None) -> Any:
     except Exception as error:
         raise RayLostError(
             f"the local Ray did not start, twice ({first_line(error)}). Its logs are in {find_ray_logs()}. Free memory, CPU or"
-            " disk space there, or join a cluster with --address; then launch again."
+            " disk space there, or give the address of a cluster; then launch again."
         ) from error
 
 
@@ -332,12 +340,10 @@ def _join_cluster(address: str, start: Callable[[], Any]) -> Any:
     try:
         return start()
     except ConnectionError as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster accepts us there ({error})."
-            " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-        ) from None
+        remedy = "Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+        raise refuse_argument("address", address, f"no Ray cluster accepts us there ({error}).", remedy) from None
     except RuntimeError as error:  # for example of another version of Ray or Python
-        raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
+        raise refuse_argument("address", address, f"Ray cannot join this cluster: {error}") from None
 
 
 def find_ray_logs() -> str:

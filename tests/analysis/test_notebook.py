@@ -55,8 +55,9 @@ def test_it_goes_from_a_mapping_to_a_verdict_table_and_a_figure(outputs):
         word in shown(verdicts, "text/html") for word in ("helps", "hurts", "no meaningful difference", "undecided")
     )
     assert shown(figure, "image/png").startswith("iVBOR")
-    assert "6 trials (6 ok), no launch is running" in shown(status, "text/plain")
+    assert "6 trials: 6 ok; no launch is running" in shown(status, "text/plain")
     assert (folder / "results" / "notebook" / "tables" / "trials.parquet").is_file()
+    assert (folder / "results" / "notebook" / "report.html").stat().st_size > 10_000
 
 
 def test_its_source_is_plain_json_that_git_can_compare():

@@ -32,7 +32,20 @@ def test_candidates_of_tuning_show_what_is_tuned():
     plan = plan_of(tune={"finetune.lr": [1e-3, 1e-4]})
     assert plan.trials["finetune.lr"].tolist() == [1e-3, 1e-4] * 2
     assert set(plan.trials["role"]) == {"search"}
-    assert "tuned within each cell: 10 trials in all" in repr(plan)
+    assert "the best on validation data is replicated: 10 trials in all" in repr(plan)
+
+
+def test_it_shows_the_cells_and_what_a_fraction_cannot_tell_apart():
+    factors = {
+        "embedder.epochs": [0, 5], "finetune.freeze": ["none", "body"], "body.pretrain_fraction": [0, 1],
+        "finetune.lr": [1e-3, 1e-4],
+    }  # fmt: skip
+    plan = plan_of(factors=factors, design="fraction", margin=0.02, aa=2)
+    for text in (repr(plan), re.sub("<[^>]+>", "\n", plan._repr_html_())):
+        assert "design fraction: 8 of 16 combinations, resolution 4" in text
+        assert "embedder.epochs x finetune.freeze cannot be told from body.pretrain_fraction x finetune.lr" in text
+        assert text.count("margin") == text.count("0.02,") == 1 and text.count("A/A: the first cell again") == 1
+        assert all(cell_id in text for cell_id in plan.cells["cell_id"])
 
 
 def test_what_it_says_is_what_the_command_says(tmp_path):
@@ -45,8 +58,10 @@ def test_what_it_says_is_what_the_command_says(tmp_path):
     )
     assert "One seed has no interval" in plan.warnings[0]
     text = repr(plan)
-    assert text.startswith("Plan s: 2 cells x 1 seeds = 2 trials\ncost: unknown")
-    assert text.count("\nwarning: ") == len(plan.warnings) >= 2
+    lines = [line for line in printed.splitlines() if "--probe" not in line]
+    assert text.startswith("Plan s: 2 cells x 1 seeds = 2 trials\n")
+    assert "(probe() measures a few epochs)" in text and len(plan.warnings) >= 2
+    assert set(lines[lines.index("2 cells x 1 seeds = 2 trials") + 1 :]) < set(text.splitlines())
     assert plan.cost.n_left == 2
     assert not (tmp_path / "results").exists()
 
@@ -65,4 +80,5 @@ def test_a_long_plan_is_cut_with_a_word():
     plan = plan_of(factors={"finetune.lr": [i / 1e4 for i in range(1, 31)]})
     assert plan._repr_html_().count("<tr>") == 21
     assert "... and 10 more cells" in plan._repr_html_()
-    assert len(repr(plan).splitlines()) < 12
+    assert "... and 10 more cells" in repr(plan)
+    assert len(repr(plan).splitlines()) < 35

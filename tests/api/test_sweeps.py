@@ -13,14 +13,14 @@ import pytest
 import ray
 
 from orca_sweep import InputError, Space, Sweep
-from orca_sweep.results import Failure
+from orca_sweep.results import read_reveals
 from tests.builders.in_process import snapshot
 from tests.builders.sweeps import sweep_folder
 
 
 def plan_of(user_tasks, out, **more):
     space = {
-        "name": "demo", "imports": [user_tasks], "base": {"task": "tiny", "finetune.epochs": 2},
+        "name": "demo", "imports": [user_tasks], "base": {"task": "tiny", "finetune.epochs": 1},
         "factors": {"proxy": ["none", "mnist5k"]}, "seeds": 2, "margin": 0.02, **more,
     }  # fmt: skip
     return Space.from_dict(space).plan(out=out)
@@ -143,7 +143,7 @@ def test_reasons_against_a_launch_leave_nothing_behind(user_tasks, tmp_path):
     plan = plan_of(user_tasks, tmp_path / "out")
     with pytest.raises(InputError, match="no Ray cluster answers there"):
         plan.launch(address="127.0.0.1:1")
-    with pytest.raises(InputError, match="--dashboard-host 0.0.0.0: 127.0.0.1:1 is a running cluster"):
+    with pytest.raises(InputError, match="^dashboard_host = '0.0.0.0': 127.0.0.1:1 is a running cluster"):
         plan.launch(address="127.0.0.1:1", dashboard_host="0.0.0.0")
     assert not (tmp_path / "out").exists()
 
@@ -173,11 +173,22 @@ def test_sealed_metrics_show_once_they_are_revealed(launched, tmp_path):
     assert "test_metric_best" in made.results()
 
 
+def test_a_reveal_shows_test_metrics_once_and_is_logged(tmp_path):
+    folder = sweep_folder(tmp_path / "s")
+    (folder / "reveals.json").unlink()
+    sweep = Sweep.open(folder)
+    assert "test_metric_best" not in sweep.results()
+    assert len(sweep.reveal().trials) == 6
+    assert "test_metric_best" in sweep.results()
+    assert sweep.reveal().trials == ()
+    assert len(read_reveals(folder)) == 1
+
+
 def test_what_is_not_ok_is_a_row_with_its_reason(made):
     frame = made.results()
     assert frame["status"].tolist().count("failed") == 1
     assert "error" in frame and list(frame.columns[:2]) == ["embedder.epochs", "seed"]
-    assert repr(made.status()).startswith("demo: 6 trials (1 failed, 5 ok), no launch is running")
+    assert repr(made.status()).startswith("demo: 6 trials: 1 failed, 5 ok; no launch is running")
     assert frame["embedder.epochs"].tolist() == ["0", "0", "0", "3", "3", "3"]
 
 
@@ -202,8 +213,20 @@ def test_verdicts_effects_and_claims_are_frames(tmp_path):
     (other,) = made.verdicts(base={"proxy": "mnist5k"}, margin={"digits": 0.01}).to_dict("records")
     assert (other["proxy"], other["verdict"]) == ("none", "hurts")
     assert made.verdicts("proxy=mnist5k", "0.01").equals(made.verdicts(["proxy=mnist5k"], ["digits=0.01"]).assign())
-    assert "proxy" in set(made.effects()["effect"])
+    effects = made.effects()
+    assert "proxy" in set(effects["effect"])
+    assert {"levels", "estimate", "low", "high", "p_t_holm", "verdict", "aliased_with"} <= set(effects)
+    assert len(effects.columns) <= 15
+    assert effects.set_index("effect").loc["proxy", ["levels", "base_levels"]].tolist() == ["mnist5k", "none"]
     assert len(made.claims()) >= 6 and {"claim", "verdict", "sentence"} <= set(made.claims())
+
+
+def test_levels_of_effects_stay_text(tmp_path):
+    from tests.builders.tables import BASE, BETTER, cell_rows, sweep
+
+    sweep(tmp_path, cell_rows({"proxy": "0.0010"}, BASE), cell_rows({"proxy": "1e-2"}, BETTER))
+    (row,) = Sweep.open(tmp_path / "s").effects().to_dict("records")
+    assert (row["levels"], row["base_levels"]) == ("1e-2", "0.0010")
 
 
 def test_levels_stay_the_text_that_the_space_writes(tmp_path):
@@ -218,13 +241,18 @@ def test_levels_stay_the_text_that_the_space_writes(tmp_path):
     assert Sweep.open(tmp_path / "s").verdicts(margin=0.1)["proxy"].tolist() == ["1e-10", "NA"]
 
 
-def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched):
+def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched, tmp_path):
     _, sweep, _ = launched
     backend = matplotlib.get_backend(auto_select=False)
     figure = sweep.figure("proxies")
     assert isinstance(figure, matplotlib.figure.Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert matplotlib.get_backend(auto_select=False) == backend
+    widths = [sweep.figure("proxies", width=width, font_size=7).get_figwidth() for width in ("column", "page", 5.5)]
+    assert widths == [3.25, 6.75, 5.5]
+    files = sweep.write_analysis("proxies", tmp_path / "paper", width="column")
+    assert {file.name for file in files} >= {f"figure2_proxies.{kind}" for kind in ("pdf", "svg", "png", "csv")}
+    assert all(file.is_file() and file.parent == tmp_path / "paper" for file in files)
     assert sweep.analyse("table_effects", margin=0.02).tables
 
 
@@ -235,7 +263,10 @@ def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched):
         ("figure2_proxis", {}, "Did you mean 'figure2_proxies'?"),
         ("", {}, "there is no analysis ''"),
         ("table_results", {}, "table_results has no figure"),
-        ("proxies", {"margin": 1}, "this analysis has no options"),
+        ("table_results", {"margin": 1}, "margin: there is no such option"),
+        ("proxies", {"widht": 1}, "widht: there is no such option. Did you mean 'width'?"),
+        ("proxies", {"width": True}, "width = True: this must be a text or a number"),
+        ("proxies", {"width": "wide"}, "a width is column, page, or a number of inches"),
         ("table_effects", {"bse": 1, "level": 95}, "bse: there is no such option. Did you mean 'base'?"),
         ("table_effects", {"bse": 1, "level": 95}, "level = 95: a share is between 0 and 1"),
         ("table_effects", {"metric": 3}, "this must be a text"),
@@ -279,11 +310,11 @@ def test_a_sweep_survives_a_change_of_folder(made, tmp_path, monkeypatch):
 
 def test_a_notebook_shows_status_escaped(made, monkeypatch):
     shown = made._repr_html_()
-    assert "<td>failed</td><td>1</td>" in shown
+    assert "<li>demo: 6 trials: 1 failed, 5 ok; no launch is running</li>" in shown
     evil = replace(
         made.status(),
         name="<script>",
-        failures=(Failure(trial_id="x", status="failed", error="<b>\x1b[31m", last_line=None),),
+        failures=(replace(made.status().failures[0], error="<b>\x1b[31m"),),
     )
     monkeypatch.setattr(Sweep, "status", lambda self: evil)
     assert "<script>" not in made._repr_html_() and "&lt;b&gt;\\x1b" in made._repr_html_()

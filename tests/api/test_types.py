@@ -35,12 +35,13 @@ def names_of_types():
 
     import orca_sweep.analysis.writing
     import orca_sweep.planning.forecast
+    import orca_sweep.planning.terms
     import orca_sweep.results
 
     return {
         "pd": pandas, "Figure": matplotlib.figure.Figure, "Output": orca_sweep.analysis.writing.Output,
-        "Results": orca_sweep.results.Results, "SweepStatus": orca_sweep.results.SweepStatus,
-        "Forecast": orca_sweep.planning.forecast.Forecast,
+        "Results": orca_sweep.results.Results, "SweepStatus": orca_sweep.results.SweepStatus, "Reveal": orca_sweep.results.Reveal,
+        "Forecast": orca_sweep.planning.forecast.Forecast, "Term": orca_sweep.planning.terms.Term,
     }  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """``orca-sweep analyse``: every analysis of the list, its options, where it writes, and what it refuses."""
 
 import inspect
+import re
 
 import pytest
 
 from orca_sweep.analysis.catalogue import ANALYSES, load_analysis
 from orca_sweep.cli.analyse import make_command
-from tests.builders.in_process import command
+from tests.builders import tables
+from tests.builders.in_process import command, orca
 from tests.builders.sweeps import sweep_folder
 
 NAMES = ANALYSES.names()
@@ -93,3 +95,16 @@ def test_a_folder_that_cannot_be_written_ends_with_code_1(sweep, tmp_path, monke
     (tmp_path / "file").write_text("")
     assert command(monkeypatch, "analyse", "table_results", sweep, "--out", tmp_path / "file") == 1
     assert "file: File exists. Nothing was left half-written." in capsys.readouterr().err
+
+
+def test_a_figure_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
+    tables.sweep(tmp_path, tables.cell_rows(tables.NONE, tables.BASE), tables.cell_rows(tables.MNIST, tables.BETTER))
+    words = ("analyse", "figure2_proxies", tmp_path / "s", "-o", tmp_path / "f")
+    ended = orca(*words, "--width", "column", "--font-size", "7", "--no-caption")
+    assert ended.code == 0, ended.text
+    points = re.search(
+        r"MediaBox \[ 0 0 ([\d.]+)", (tmp_path / "f" / "figure2_proxies.pdf").read_bytes().decode("latin1")
+    )
+    assert float(points[1]) == pytest.approx(3.25 * 72, abs=0.5)
+    refused = orca(*words, "--width", "wide")
+    assert (refused.code, "a width is column, page, or a number of inches" in refused.text) == (2, True)

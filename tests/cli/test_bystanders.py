@@ -223,10 +223,10 @@ def test_an_object_store_lists_and_removes_only_its_own():
 
 def test_a_launch_refuses_a_store_that_is_something_else(tmp_path):
     write(tmp_path / "home/thesis.tex")
-    with pytest.raises(InputError, match=r"--store .*home: not empty, and not a store \(thesis.tex\)"):
+    with pytest.raises(InputError, match=r"store: .*home: not empty, and not a store \(thesis.tex\)"):
         check_store(str(tmp_path / "home"), tmp_path / "out")
     for root in (tmp_path, tmp_path / "out"):
-        with pytest.raises(InputError, match="contains --out"):
+        with pytest.raises(InputError, match="contains the sweep folder"):
             check_store(str(root), tmp_path / "out")
     check_store(str(tmp_path / "out/store"), tmp_path / "out")
     assert set(contents(tmp_path)) == {"home/thesis.tex"}
@@ -496,6 +496,7 @@ def test_ci_takes_away_its_own_folder_alone(tmp_path):
     """The script itself, with stand-ins for what it installs and runs."""
     for name in ("python3", "pip", "ruff", "mypy", "lint-imports", "pytest", "chromium"):
         write(tmp_path / "bin" / name, '#!/bin/sh\nls -A "$TMPDIR" >> "$TMPDIR/../seen"\n').chmod(0o755)
+    (tmp_path / "bin" / "python3").write_text('#!/bin/sh\nmkdir -p "$3"  # -m venv FOLDER\n')
     write(tmp_path / "tmp/thesis.tex")
     variables = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "TMPDIR": str(tmp_path / "tmp")}
     done = subprocess.run([Path(__file__).parents[2] / ".ci/run"], env=variables, capture_output=True, text=True)

@@ -23,57 +23,10 @@ from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import Compared, Replay
 from orca_sweep.store import Store
+from tests.builders import tables
+from tests.builders.documents import PAGE, check_against_page, list_added_keys
 from tests.builders.in_process import command
 from tests.builders.sweeps import sweep_folder
-
-PAGE = Path(cli.__file__).with_name("README.md").read_text()
-TYPES = {
-    "text": str, "path": str, "time": str, "count": int, "number": int | float, "flag": bool, "list": list, "record": dict,
-    "any": object,
-}  # fmt: skip
-
-
-def read_page(*titles):
-    """The keys that sections of the page describe, each with its type."""
-    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-    text = "\n".join(sections[title] for title in titles)
-    rows = re.findall(r"^\| (`.+?) \| (\w+\??) \|", text, re.MULTILINE)
-    return {key: kind for keys, kind in rows for key in re.findall(r"`(.+?)`", keys)}
-
-
-def check_against_page(document, *titles, without=()):
-    """Checks that a document has the keys of sections of the page, no others, and with their types."""
-    page = {key: kind for key, kind in read_page(*titles).items() if key not in without}
-    seen = {}
-    collect_keys({key: value for key, value in document.items() if key not in ("command", "schema")}, "", page, seen)
-    assert (document["schema"], type(document["command"])) == (1, str)
-    for key, values in seen.items():
-        kind = page[key].removesuffix("?")
-        for value in values:
-            if value is None:
-                assert page[key].endswith("?"), key
-            else:
-                assert (
-                    isinstance(value, TYPES[kind]) and (kind == "flag") == isinstance(value, bool)
-                ) or kind == "any", key
-            if kind == "time" and value is not None:
-                assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value)
-    parents = {key: re.sub(r"(\[\])?\.[^.]+$", "", key) for key in page}
-    expected = {key for key in page if parents[key] == key or any(map(bool, seen.get(parents[key], [])))}
-    assert set(seen) == expected
-
-
-def collect_keys(values, prefix, page, seen):
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        assert path in page, f"the page does not describe {path}"
-        seen.setdefault(path, []).append(value)
-        below = [name for name in page if name.startswith((f"{path}.", f"{path}[]."))]
-        if below and isinstance(value, dict):
-            collect_keys(value, f"{path}.", page, seen)
-        elif below and isinstance(value, list):
-            for item in value:
-                collect_keys(item, f"{path}[].", page, seen)
 
 
 @pytest.fixture
@@ -138,16 +91,12 @@ def test_the_end_of_a_launch_and_a_reveal(ask, sweep, capsys):
         _print_outcome(sweep, open_console(), outcome, partial(print_document, "launch"))
     shown = capsys.readouterr()
     document = json.loads(shown.out)
-    page = re.split(r"`reveal` adds:", PAGE)
     assert "ran 2 of 6 trials" in shown.err
     assert (end.value.exit_code, document["exit_code"], document["n_left"]) == (1, 1, 2)
     assert document["notes"][-1] == "x"
-    revealing = re.findall(r"^\| (`.+?) \|", page[1].split("\n## ")[0], re.MULTILINE)
-    only_reveal = {key for keys in revealing for key in re.findall(r"`(.+?)`", keys)}
-    check_against_page(document, "launch, resume, reveal", without=only_reveal)
-    only_launch = {"n_planned", "n_run", "n_left", "statuses", "wall_time_s", "ray_is_lost", "exit_code"}
+    check_against_page(document, "launch, resume, reveal", without=list_added_keys("reveal"))
     again = ask("reveal", sweep)
-    check_against_page(again, "launch, resume, reveal", without=only_launch)
+    check_against_page(again, "launch, resume, reveal", without=list_added_keys("launch` and `resume"))
     assert again["cells"] == document["cells"]
     assert [cell["n"] for cell in again["cells"]] == [2, 2]
     assert again["cells"][0]["statuses"] == {"ok": 2, "failed": 1}
@@ -181,6 +130,10 @@ def test_analyses(ask, sweep, tmp_path):
         for record in document["records"]:
             assert {"embedder.epochs", *re.findall(r"`(.+?)`", keys)} <= set(record)
         assert all(Path(file).is_file() for file in document["files"])
+    tables.sweep(tmp_path, tables.cell_rows(tables.NONE, tables.BASE), tables.cell_rows(tables.MNIST, tables.BETTER))
+    for name, keys in re.findall(r"^\| `(factor_effects|importance)` \| (`.+`) \|$", PAGE, re.MULTILINE):
+        (record, *_) = ask("analyse", name, tmp_path / "s", "-o", tmp_path / name)["records"]
+        assert set(re.findall(r"`(.+?)`", keys)) <= set(record), name
     (effect,) = ask("analyse", "table_effects", sweep, "-o", tmp_path / "e", "--complete-pairs")["records"]
     assert isinstance(effect["difference"], float) and isinstance(effect["n_pairs"], int)
     cost = ask("analyse", "cost", sweep, "-o", tmp_path / "c")
@@ -211,6 +164,7 @@ def test_records_of_csv_keep_their_types():
 )
 def test_list(ask, kind, monkeypatch, capsys):
     further = {"type", "default", "acts", "tables", "file", "options", "factor", "extra", "dims", "mode", "unit"}
+    further |= {"low", "high"}
     document = ask("list", kind)
     names = [{key: value for key, value in name.items() if key not in further} for name in document["names"]]
     check_against_page({**document, "names": names}, "list")
@@ -389,6 +343,24 @@ def test_problems_of_the_package_are_records():
     error = InputError(["a", "b"])
     assert [p["rule"] for p in documents.describe_error(error, 2, str(error))["problems"]] == ["a", "b"]
     assert documents.describe_error(error, 1, "full") == {"error": "full"}
+
+
+def test_an_argument_of_a_call_is_an_option_of_the_command(monkeypatch, capsys, sweep, tmp_path):
+    from orca_sweep import Sweep
+
+    with pytest.raises(InputError) as raised:
+        Sweep.open(sweep).report(tmp_path, figures=["costs"])
+    assert str(raised.value) == f"out = '{tmp_path}': a folder. Name the HTML file."
+    assert command(monkeypatch, "report", sweep, "-o", tmp_path, "--json") == 2
+    shown = capsys.readouterr()
+    (problem,) = json.loads(shown.out)["problems"]
+    assert (problem["field"], problem["value"]) == ("--out", str(tmp_path))
+    assert problem["message"] == f"--out {tmp_path}: a folder. Name the HTML file."
+    assert problem["message"] in shown.err
+    (tmp_path / "s.yaml").write_text("base: {task: digits}\nseeds: 2\n")
+    words = ("launch", tmp_path / "s.yaml", "--address", "127.0.0.1:1", "--dashboard-host", "0.0.0.0")
+    assert command(monkeypatch, *words) == 2
+    assert "--dashboard-host 0.0.0.0: 127.0.0.1:1 is a running cluster" in capsys.readouterr().err
 
 
 # Light -------------------------------------------------------------------------------------------

@@ -283,12 +283,12 @@ def test_status_names_failures_by_levels_and_seed(tmp_path, monkeypatch, capsys)
     (folder / "trials" / manifest.trials[2]["trial_id"]).mkdir(exist_ok=True)
     assert command(monkeypatch, "status", folder) == 0
     text = capsys.readouterr().out
-    assert f"{manifest.trials[0]['trial_id']} failed, epochs 0, seed 0: " in text
+    assert f"{manifest.trials[0]['trial_id']} failed, epochs 0, seed 0\n" in text
     assert "started: epochs 0, seed 2\n" in text
     code, lines = run_on_terminal("status", folder, columns=60)
     assert code == 0
     check_lines(lines, 60)
-    assert "failed, epochs 0, seed 0:" in " ".join(" ".join(lines).split())
+    assert "failed, epochs 0, seed 0" in " ".join(" ".join(lines).split())
 
 
 # Heads of a summary ------------------------------------------------------------------------------

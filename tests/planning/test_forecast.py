@@ -159,7 +159,7 @@ def test_a_probe_makes_all_costs_known(plan_of, worker, tmp_path):
     with pytest.raises(InputError, match=r"asks for resources.gpu 1, but this machine has no GPU"):
         probe(on_gpu, worker.store, tmp_path, lines.append)
     broken = plan_of("base: {task: broken}\nfactors: {proxy: [none]}\nseeds: 1\n")
-    with pytest.raises(InputError, match=r"--probe: broken with swin-micro ended as failed"):
+    with pytest.raises(InputError, match=r"^probe: broken with swin-micro ended as failed"):
         probe(broken, worker.store, tmp_path, lines.append)
 
 

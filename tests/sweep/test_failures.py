@@ -568,7 +568,10 @@ outcomes: {failed: {retry: 2}}
     assert tries == {"raising": 3, "flaky": 2}
     said = Watched("status", out, home=home).ends()
     assert "outcomes: 6 trials: 1 diverged, 1 failed, 2 ok, 1 oom, 1 timeout; no launch is running" in said
-    assert f"{trials['trial_id']['raising']} failed: RuntimeError: this sample cannot be read" in said
+    assert (
+        f"{trials['trial_id']['raising']} failed, task raising, seed 0: RuntimeError: this sample cannot be read"
+        in said
+    )
 
 
 # Places and stores --------------------------------------------------------------------------------

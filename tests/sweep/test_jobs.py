@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, sweep_status
+from tests.builders.documents import check_against_page
 from tests.commands import TOKEN, free_ports, wait_for
 from tests.commands import orca as run_orca
 
@@ -166,6 +167,10 @@ def test_a_job_can_be_looked_at(submitted, address):
     jobs = json.loads(orca("job", "list", "--address", address, "--json", check=0).stdout)["jobs"]
     assert jobs[0] == {key: value for key, value in found.items() if key not in ("command", "schema")}
     assert "ran 2 of 2 trials" in orca("job", "logs", job_id, "--address", address, check=0).stdout
+    logged = json.loads(orca("job", "logs", job_id, "--address", address, "--json", check=0).stdout)
+    assert "ran 2 of 2 trials" in logged.pop("log")
+    check_against_page(logged, "job status, job stop")
+    assert {**logged, "command": "job status"} == found
 
 
 def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_exit_code(
@@ -174,10 +179,13 @@ def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_ex
     _, out, _ = submitted
     space = folder / "grown.yaml"
     space.write_text(SPACE.replace("[tiny]", "[tiny, broken]"))
-    done = orca("submit", space, "--address", address, "--out", out, check=1)
-    assert "2 trials to run, 2 done before" in done.stdout
-    assert "2 failed, 2 ok" in done.stdout
-    assert "To run the missing and failed trials, submit the space again with the same --out." in done.stdout
+    done = orca("submit", space, "--address", address, "--out", out, "--json", check=1)
+    assert "2 trials to run, 2 done before" in done.stderr
+    assert "2 failed, 2 ok" in done.stderr
+    assert "To run the missing and failed trials, submit the space again with the same --out." in done.stderr
+    document = json.loads(done.stdout)
+    check_against_page(document, "submit", "job status, job stop")
+    assert (document["exit_code"], document["n_trials"], document["out"]) == (1, 4, str(out))
     # What was sent is the folder without the results that lie in it; bytecode may come of importing there.
     sent = [path for path in job_head["temp"].glob("session_2*/runtime_resources/working_dir_files/*") if path.is_dir()]
     grown = [path for path in sent if (path / "grown.yaml").exists()]
@@ -225,7 +233,11 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, job_head, address, tmp
     ended = sweep_status(out)
     assert (ended.is_running, ended.statuses) == (False, {"unfinished": 2})
     assert list(out.rglob("checkpoint.safetensors"))  # the next submit goes on from here
-    assert "had already ended" in orca("job", "stop", job_id, "--address", address, check=0).stdout
+    again = orca("job", "stop", job_id, "--address", address, "--json", check=0)
+    assert "had already ended" in again.stderr
+    stopped = json.loads(again.stdout)
+    check_against_page(stopped, "job status, job stop")
+    assert (stopped["status"], stopped["id"]) == ("STOPPED", job_id)
 
 
 @pytest.mark.parametrize(

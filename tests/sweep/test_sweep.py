@@ -14,6 +14,7 @@ import pytest
 from orca_sweep.results import collect, read_results, reveal, sweep_status
 from orca_sweep.store import read_tensors
 from orca_sweep.trial import load_imports
+from tests.builders.documents import check_against_page, list_added_keys
 from tests.commands import Command, orca, wait_for
 
 SPACE = """
@@ -77,8 +78,12 @@ def test_each_run_is_one_tune_trial_that_reports_every_epoch(sweep):
 def test_a_second_launch_runs_nothing_and_changes_nothing(sweep, head):
     space, out, _ = sweep
     before = {p: p.read_bytes() for p in [*out.rglob("row.json"), out / "tables" / "trials.parquet"]}
-    done = orca("launch", space, cwd=space.parent, check=0, head=head)
-    assert "0 trials to run, 4 done before" in done.stdout
+    done = orca("launch", space, "--json", cwd=space.parent, check=0, head=head)
+    assert "0 trials to run, 4 done before" in done.stderr
+    document = json.loads(done.stdout)
+    check_against_page(document, "launch, resume, reveal", without=list_added_keys("reveal"))
+    assert (document["n_run"], document["n_left"], document["statuses"]) == (0, 0, {"ok": 4})
+    assert [cell["levels"] for cell in document["cells"]] == [{"proxy": "none"}, {"proxy": "mnist5k"}]
     assert all(path.read_bytes() == blob for path, blob in before.items())
 
 
@@ -103,7 +108,7 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
     assert "1 failed" in done.stdout
     said = orca("status", tmp_path / "out", check=0).stdout
     assert "mixed: 2 trials: 1 failed, 1 ok; no launch is running" in said
-    assert f"{trials.trial_id['broken']} failed: RuntimeError: this task cannot be loaded" in said
+    assert f"{trials.trial_id['broken']} failed, task broken, seed 0: RuntimeError: this task cannot be loaded" in said
     assert f"orca-sweep resume {tmp_path / 'out'}" in said
     found = json.loads(orca("status", tmp_path / "out", "--json", check=0).stdout)
     assert found["failures"][0]["last_line"] == "RuntimeError: this task cannot be loaded"
@@ -166,7 +171,12 @@ def test_the_aa_cell_runs_and_is_found_again_by_resume(tmp_path, user_tasks, hea
     plan = json.loads((out / "sweep.json").read_text())
     (out / "trials" / trials["trial_id"][1] / "row.json").unlink()
     space.unlink()
-    assert "ran 1 of 2 trials" in orca("resume", out, check=0, head=head).stdout
+    resumed = json.loads(orca("resume", out, "--json", check=0, head=head).stdout)
+    check_against_page(resumed, "launch, resume, reveal", without=list_added_keys("reveal"))
+    assert (resumed["command"], resumed["n_run"], resumed["n_planned"], resumed["exit_code"]) == ("resume", 1, 2, 0)
+    replayed = json.loads(orca("replay", trials["trial_id"][1], "--from", out, "--json", check=0).stdout)
+    check_against_page(replayed, "replay")
+    assert (replayed["trial_id"], replayed["is_bit_equal"]) == (trials["trial_id"][1], True)
     again = read_results(out / "tables").trials
     same = ["trial_id", "cell_id", "role", "status", "state_sha256"]
     pd.testing.assert_frame_equal(again[same], trials[same])

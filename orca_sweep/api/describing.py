@@ -1,0 +1,160 @@
+"""A plan in sentences: the same on a terminal, in Python, and in a notebook."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.planning.terms import Term
+    from orca_sweep.space import Plan, Space
+
+Ways = tuple[str, str]
+"""How to learn the cost: if all of it is unknown, such as '--probe measures a few epochs', or a part."""
+
+
+def describe_plan(
+    planned: "Plan", estimate: "Forecast", *, terms: Iterable["Term"], notes: Iterable[str], ways: Ways
+) -> Iterator[str]:
+    """Yields what a person reads of a plan, beside the table of its cells.
+
+    Args:
+        planned: the plan.
+        estimate: what it costs.
+        terms: what holds for the sweep.
+        notes: what to know before launching.
+        ways: how to learn the cost.
+    """
+    yield write_size(planned)
+    yield from _write_design(planned)
+    yield from _write_sizes(planned)
+    yield from (f"{term.topic}: {term.text}" for term in terms)
+    yield from _write_forecast(estimate, ways)
+    yield from map("note: {}".format, notes)
+
+
+def write_size(plan: "Plan") -> str:
+    """Returns '4 cells x 5 seeds + 2 A/A = 22 trials'."""
+    space = plan.space
+    merged = f"; {_count_merged(plan.n_merged)}" if plan.n_merged else ""
+    again = f" + {len(space.aa)} A/A" if space.aa else ""
+    n = len(plan.cells) * len(space.seeds) + len(space.aa)
+    return f"{len(plan.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+
+
+def _count_merged(n: int) -> str:
+    if n == 1:
+        return "1 combination is the same work as another and runs once"
+    return f"{n} combinations are the same work as another and run once"
+
+
+def _write_sizes(planned: "Plan") -> Iterator[str]:
+    space = planned.space
+    if space.aa:
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
+    if space.tune:
+        search = space.search
+        counts = sorted(
+            {len(cell.candidates) for cell in planned.tuned} if search.n_candidates is None else {search.n_candidates}
+        )
+        tuned = ", ".join(f"{path} {_write_values(space, path)}" for path in space.tune)
+        seeds = ", ".join(map(str, search.seeds))
+        yield (
+            f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds};"
+            f" the best on validation data is replicated: {len(planned.trials) + planned.n_later} trials in all"
+        )
+    if space.margins:
+        yield (
+            f"margin fixed beforehand: {_write_margins(planned)}, in the metric's unit; differences within it do not count"
+            " as meaningful"
+        )
+
+
+def _write_margins(planned: "Plan") -> str:
+    """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
+    from orca_sweep.space.margins import ALL
+
+    margins = planned.space.margins
+    if ALL in margins:
+        return f"{margins[ALL]:g}"
+    fixed = [f"{margins[task]:g} ({planned.names[task]})" for task in planned.by_task if task in margins]
+    unfixed = [f"none for {planned.names[task]}" for task in planned.by_task if task not in margins]
+    return ", ".join([*fixed, *unfixed])
+
+
+def _write_values(space: "Space", path: str) -> str:
+    values = space.tune[path]
+    return (
+        f"[{', '.join(space.write_level(path, value) for value in values)}]"
+        if isinstance(values, tuple)
+        else str(values)
+    )
+
+
+def _write_design(planned: "Plan") -> Iterator[str]:
+    """Yields the design in words and, for a fraction, all effects that it mixes."""
+    from orca_sweep.space.designs import RESOLUTIONS
+
+    design, aliasing = planned.space.design, planned.aliasing
+    if aliasing is None:
+        if design.name != "cross":
+            yield f"design {design.name}: {design.meaning}"
+    elif aliasing.resolution is None:
+        yield f"design fraction: all {aliasing.n_whole} combinations: a fraction of so few factors has a lower resolution"
+    else:
+        meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
+        shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
+        yield f"design fraction: {shown}: {meaning}"
+        for first, *aliases in aliasing.aliases:
+            yield f"  {first} cannot be told from {' or '.join(aliases)}"
+
+
+def _write_forecast(estimate: "Forecast", ways: Ways) -> Iterator[str]:
+    from orca_sweep.config.naming import label_declarations
+
+    if estimate.n_done:
+        yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
+    if estimate.stages:
+        stages = [
+            f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
+            for stage in estimate.stages
+        ]
+        yield f"stages to compute, once for all trials that share them: {', '.join(stages)}"
+    if estimate.n_shared_epochs:
+        yield (
+            f"{estimate.n_shared_epochs} of {estimate.n_epochs} fine-tuning epochs are shared: trials with the same start"
+            " compute them once"
+        )
+    if estimate.n_left:
+        yield _write_cost(estimate, ways)
+        if estimate.checkpoint_mib is not None:
+            yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
+    names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
+    for contrasts in estimate.contrasts:
+        yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
+
+
+def _write_contrasts(contrasts: "Contrasts") -> str:
+    smallest = f"p cannot fall below {contrasts.smallest_p:.3g}"
+    if contrasts.n_comparisons > 1:
+        smallest += f" ({contrasts.corrected_p:.3g} after Holm's correction for {contrasts.n_comparisons} comparisons)"
+    if contrasts.n_seeds < 2:
+        return ": one seed cannot test any difference"
+    effect = f"{contrasts.smallest_effect:.2f} standard deviations of the paired difference"
+    if contrasts.spread is not None:
+        # Differences of unpaired draws have twice the variance; pairing can only help.
+        effect += f", at most about {contrasts.smallest_effect * contrasts.spread * 2**0.5:.3g} given the spread of earlier rows"
+    return (
+        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test detects"
+        f" effects from {effect} (80% power)"
+    )
+
+
+def _write_cost(forecast: "Forecast", ways: Ways) -> str:
+    """Returns what the trials that are left cost."""
+    if not forecast.n_known:
+        return f"cost: unknown, as the store has no earlier row of similar trials ({ways[0]})"
+    hours = f"{forecast.trial_hours:.2f} hours of trials"
+    used = f"{forecast.cpu_hours:.2f} CPU-hours, {forecast.gpu_hours:.2f} GPU-hours"
+    n_unknown = forecast.n_left - forecast.n_known
+    rest = f"; the cost of {n_unknown} more trials is unknown ({ways[1]})" if n_unknown else ""
+    return f"cost: about {hours} one after another ({used}), from {forecast.n_rows} earlier rows{rest}"
