@@ -6,6 +6,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.catalogue import ANALYSES, Analysis, Option
+from orca_sweep.api.paths import read_text
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import NO_VALUE, InputError, Problem
 from orca_sweep.registry import hint
@@ -24,6 +25,7 @@ def find_analysis(name: str) -> Analysis:
         InputError: with the nearest name, or with all names that contain a part.
     """
     names = ANALYSES.names()
+    read_text(name, "name")
     if name in names:
         return ANALYSES.get(name)
     having = [known for known in names if name and name in known]

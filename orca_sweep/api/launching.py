@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.api.finishing import finish_sweep
-from orca_sweep.api.paths import real_path
+from orca_sweep.api.paths import read_text, real_path
 from orca_sweep.api.progress import GuardedWatch, Progress, choose_watch
 from orca_sweep.errors import InputError, RayLostError, refuse_argument
 
@@ -67,8 +67,8 @@ def make_setup(destination: Destination) -> "Setup":
     Raises:
         InputError: if the address or the dashboard's host cannot be right.
     """
-    asked, host = destination.address, destination.dashboard_host
-    if asked is not None and not asked.strip():
+    asked, host = destination.address, read_text(destination.dashboard_host, "dashboard_host")
+    if asked is not None and not read_text(asked, "address").strip():
         raise refuse_argument("address", asked, "empty.", "Give HOST:PORT of a cluster's head, or leave it out.")
     address = asked or os.environ.get("RAY_ADDRESS", "").strip() or "local"
     if address != "local" and not is_ray_running():

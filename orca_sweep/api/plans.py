@@ -147,7 +147,7 @@ class Plan:
         *,
         out: str | os.PathLike[str] | None = None,
         data: str | os.PathLike[str] | None = None,
-        store: str | None = None,
+        store: str | os.PathLike[str] | None = None,
         address: str | None = None,
         dashboard_host: str = LOOPBACK,
         progress: Progress = True,
@@ -172,11 +172,11 @@ class Plan:
             StorageError: if the system refuses to write a record.
             KeyboardInterrupt: on Ctrl-C, after running trials have been stopped and tables made; launch again to continue.
         """
-        folder = real_path(out) if out is not None else self.folder
+        folder = real_path(out, "out") if out is not None else self.folder
         destination = Destination(
             folder=folder,
             store=store_root(store or self.store or str(folder / "store")),
-            data_root=real_path(data) if data is not None else self.data,
+            data_root=real_path(data, "data") if data is not None else self.data,
             address=address,
             dashboard_host=dashboard_host,
         )

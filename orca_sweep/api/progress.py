@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.errors import first_line
+from orca_sweep.errors import first_line, refuse_argument
 from orca_sweep.visible import LINES, escape_controls
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def choose_watch(progress: Progress, plan: "Plan") -> tuple[Watch, Say]:
         progress: True prints lines, False is silent, a function receives the events.
         plan: the plan that is launched.
     """
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise refuse_argument("progress", progress, "this is True, False, or a function of (event, facts).")
     if callable(progress):
         return GuardedWatch(progress), _be_silent
     if not progress:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.api.paths import real_path, sweep_folder
+from orca_sweep.api.paths import read_path, real_path, store_root, sweep_folder
 from orca_sweep.api.planning import make_plan
 from orca_sweep.api.plans import Plan
+from orca_sweep.errors import refuse_argument
 from orca_sweep.space.bundled import find_space
 from orca_sweep.space.documents import Document, read_document
 from orca_sweep.space.mappings import make_document
@@ -43,7 +44,7 @@ class Space:
         Raises:
             InputError: if there is neither; the message names the nearest. ``plan`` reports mistakes in the file.
         """
-        path = find_space(Path(space))
+        path = find_space(read_path(space, "space"))
         if not os.path.exists(path):
             read_document(path)  # raises, with the nearest file
         return cls(source=path)
@@ -59,7 +60,7 @@ class Space:
         max_trials: int | None = None,
         rehash: bool = False,
         data: PathLike = "data",
-        store: str | None = None,
+        store: PathLike | None = None,
         out: PathLike | None = None,
     ) -> Plan:
         """Returns what the space would run: cells, trials, cost, and warnings. Runs nothing.
@@ -74,6 +75,9 @@ class Space:
         Raises:
             InputError: with every mistake in the space; each names its line, or in a mapping its dotted key.
         """
+        if max_trials is not None and (not isinstance(max_trials, int) or max_trials < 1):
+            raise refuse_argument("max_trials", max_trials, "this is a whole number of at least 1.")
+        root, whole_store = real_path(data, "data"), store_root(store) if store else None
+        sweep_folder(out, "checked")  # before the plan, which may take long
         record = make_plan(self.source, max_trials, rehash)
-        folder = sweep_folder(out, record.space.name)
-        return Plan(record=record, folder=folder, store=store or None, data=real_path(data))
+        return Plan(record=record, folder=sweep_folder(out, record.space.name), store=whole_store, data=root)

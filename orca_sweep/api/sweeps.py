@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.api.html import write_html
 from orca_sweep.api.launching import LOOPBACK, read_resumed, run_plan
-from orca_sweep.api.paths import real_path
+from orca_sweep.api.paths import read_path, real_path
 from orca_sweep.api.progress import Progress
 from orca_sweep.errors import InputError
 
@@ -38,7 +38,7 @@ class Sweep:
         Raises:
             InputError: if the folder holds no sweep. For a folder of tables, use ``orca_sweep.read_results``.
         """
-        path = real_path(folder)
+        path = real_path(folder, "folder")
         if not os.path.lexists(path / "sweep.json"):
             remedy = "Name a folder that 'orca-sweep launch' wrote"
             tables = " (read_results reads a folder of tables)" if os.path.lexists(path / "trials.parquet") else ""
@@ -226,7 +226,7 @@ class Sweep:
         margin: Margin = None,
         metric: str | None = None,
         complete_pairs: bool = False,
-        figures: Sequence[str] | None = None,
+        figures: Sequence[str] | str | None = None,
     ) -> Path:
         """Writes one HTML page about the sweep and returns its path.
 
@@ -242,7 +242,7 @@ class Sweep:
             InputError: for names that the sweep does not have, or if something else is at the path.
             StorageError: if the system refuses to write.
         """
-        from orca_sweep.api.analysing import list_items
+        from orca_sweep.api.analysing import find_analysis, list_items
         from orca_sweep.api.reporting import ReportOptions, write_report
 
         asked = ReportOptions(
@@ -250,9 +250,9 @@ class Sweep:
             margin=list_items(margin),
             metric=metric,
             complete_pairs=complete_pairs,
-            figures=figures,
+            figures=None if figures is None else [find_analysis(name).name for name in list_items(figures)],
         )
-        return write_report(self.folder, None if path is None else Path(path), asked).path
+        return write_report(self.folder, None if path is None else read_path(path), asked).path
 
     def reveal(self) -> "Reveal":
         """Shows the sealed test metrics of the trials that have ended, logs that, and makes tables and figures again.

@@ -1,7 +1,7 @@
 """Reads results, whatever they are in: folders of sweeps, also while they run, folders of tables, or several of both."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,21 +15,26 @@ TABLES_FOLDER = "tables"
 """Of a sweep folder."""
 
 
-def read_results(*sources: Path | str) -> Results:
+def read_results(*sources: Path | str | Sequence[Path | str]) -> Results:
     """Returns the results in one or more folders; its ``trials``, ``epochs`` and ``stages`` are plain pandas frames.
 
     A folder may be a sweep's, also while the sweep runs, or hold tables that ``collect`` or a launch wrote. Several are
     merged as ``collect`` merges them: a trial that several hold is taken once. Nothing is written into any of them.
 
     Args:
-        sources: one folder, or several of either kind.
+        sources: one folder, several of either kind, or a list of them.
 
     Raises:
         InputError: for each folder that holds neither a sweep nor tables, or damaged ones.
 
     Cost: as of `collect`; a sweep whose tables are up to date is read from these.
     """
-    folders = [Path(source) for source in sources]
+    given = [item for source in sources for item in (source if isinstance(source, list | tuple) else [source])]
+    wrong = [item for item in given if not isinstance(item, str | Path)]
+    if wrong:
+        names = ", ".join(dict.fromkeys(type(item).__name__ for item in wrong))
+        raise InputError(f"read_results: a folder is a text or a pathlib.Path, not {names}.")
+    folders = list(map(Path, given))
     if not folders:
         raise InputError("read_results: no folder. Name the folder of a sweep, or of tables.")
     _check_sources(folders)

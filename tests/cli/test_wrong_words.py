@@ -82,7 +82,10 @@ def test_what_cannot_be_is_told_and_nothing_is_written(words, places, monkeypatc
 def test_a_metric_that_no_table_has_is_told(tmp_path):
     ended = orca("report", sweep_folder(tmp_path / "s"), "-o", tmp_path / "r.html", "--metric", "nonsense")
     assert ended.code == 2
-    assert "metric = 'nonsense': this is not a column of metrics in the trials table. Known: test_metric_best" in ended.text
+    assert (
+        "metric = 'nonsense': this is not a column of metrics in the trials table. Known: test_metric_best"
+        in ended.text
+    )
 
 
 @pytest.mark.parametrize(
