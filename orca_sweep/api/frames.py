@@ -64,10 +64,17 @@ def add_levels(results: "Results") -> "pd.DataFrame":
 
 
 def _select_levels(results: "Results") -> "pd.DataFrame":
-    """Returns the labels of the factors that vary, a row per trial; of all factors if none varies."""
-    labels = results.labels
-    varied = [path for path in labels if labels[path].nunique() > 1]
-    return labels[varied or list(labels)].copy()
+    """Returns the levels of the factors that vary, a row per trial; of all factors if none varies.
+
+    Levels that are all numbers, or all true or false, are values, so that a comparison with a number means what it says.
+    Others are text, as the space writes them.
+    """
+    import pandas as pd
+
+    labels, trials = results.labels, results.trials
+    varied = [path for path in labels if labels[path].nunique() > 1] or list(labels)
+    are_values = {path: path in trials and pd.api.types.is_numeric_dtype(trials[path]) for path in varied}
+    return pd.DataFrame({path: (trials if are_values[path] else labels)[path] for path in varied}, index=labels.index)
 
 
 def read_numbers(text: str, columns: tuple[str, ...] = ()) -> "pd.DataFrame":

@@ -73,7 +73,7 @@ class Sweep:
     def results(self, *, all_columns: bool = False) -> "pd.DataFrame":
         """Returns a row per planned trial, under its ``trial_id``.
 
-        The columns are the factors that vary, with their levels as the space writes them; tuned fields; ``seed``; ``role``
+        The columns are the factors that vary (numbers as numbers, other levels as the space writes them); tuned fields; ``seed``; ``role``
         where it varies; ``status``; the metrics that are not sealed; and ``error`` if a trial is not ok.
 
         Args:

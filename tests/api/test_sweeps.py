@@ -189,7 +189,7 @@ def test_what_is_not_ok_is_a_row_with_its_reason(made):
     assert frame["status"].tolist().count("failed") == 1
     assert "error" in frame and list(frame.columns[:2]) == ["embedder.epochs", "seed"]
     assert repr(made.status()).startswith("demo: 6 trials: 1 failed, 5 ok; no launch is running")
-    assert frame["embedder.epochs"].tolist() == ["0", "0", "0", "3", "3", "3"]
+    assert frame["embedder.epochs"].tolist() == [0, 0, 0, 3, 3, 3]
 
 
 def test_a_role_is_a_column_where_it_varies(tmp_path):
