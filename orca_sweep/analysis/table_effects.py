@@ -2,10 +2,11 @@
 
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
 the level of the first cell. Differences are in the unit of the task, cell minus base: where lower is better, a negative
-difference is an improvement, else a positive one. Verdicts (helps, hurts, no meaningful difference, undecided) are judged
-against a margin: --margin, else the margin that the space fixes, else the margin from an A/A cell of the task, else 0,
-at which no cell can be shown to make no difference. The family of Holm's procedure is the cells of the task. The table
-lists seeds without a pair. Only --complete-pairs judges a cell with such seeds, from its complete pairs.
+difference is an improvement, else a positive one. Verdicts (helps, hurts, no meaningful difference, undecided) are
+judged against a margin: --margin, else the margin that the space fixes, else the margin from an A/A cell of the task.
+Without any, cells are judged against zero, and none can be shown to make no difference. Below three pairs nothing is
+judged. The family of Holm's procedure is the cells of the task. The table lists seeds without a pair. Only
+--complete-pairs judges a cell with such seeds, from its complete pairs.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
@@ -157,7 +158,8 @@ def _compute_task(
     limit = margin_of(task_cells, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(task_cells)
-    judged = judge_contrasts(contrasts, limit.value, alpha, measured.mode)
+    digits = digits_of_intervals(contrast.interval for contrast in contrasts)
+    judged = judge_contrasts(contrasts, limit.limit, alpha, measured.mode, [digits] * len(contrasts))
     rows = [
         Row(cell=cell, contrast=contrast, p_holm=p, verdict=verdict, unpaired=describe_unpaired(cell, base, contrast))
         for cell, contrast, p, verdict in zip(cells, contrasts, adjusted, judged, strict=True)
@@ -279,12 +281,10 @@ def _write_caption(effects: Effects, task: TaskEffects, cells: Sequence[Cell], p
 
 
 def _describe_judging(task: TaskEffects) -> str:
-    noise = task.margin.noise
-    limits = f" ({format_percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
     n = next((row.verdict.n_contrasts for row in task.rows), 0)
     return (
-        f"Verdicts are judged against a margin of {task.margin.value:.3g}{limits}: {task.margin.source}. Verdicts and the p"
-        f" with Holm are corrected for the {n} possible comparisons of this task; intervals are not corrected."
+        f"Verdicts are judged against {task.margin.describe()}. Verdicts and the p with Holm are corrected for the"
+        f" {count_things(n, 'comparison')} of this task that can be judged; intervals are not corrected."
     )
 
 

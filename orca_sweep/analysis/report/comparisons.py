@@ -111,7 +111,7 @@ def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
         paths=paths,
         base=levels_of(task.base, paths),
         base_id=task.base.cell_id,
-        margin=f"{task.margin.value:.3g}",
+        margin=task.margin.number,
         margin_source=task.margin.source,
         lines=tuple(
             _make_line(row, paths, digits, find_unmatched(realised, task.base.cell_id, row.cell.cell_id))

@@ -272,12 +272,18 @@ def _describe_family(tasks: Sequence[TaskEffects]) -> str:
 
 def _describe_margins(effects: Effects, tasks: Sequence[TaskEffects]) -> Iterable[str]:
     inner = format_percent(2 * effects.level - 1)
+    has_margin = any(task.margin.kind != "none" for task in tasks)
+    tests = f"(two one-sided tests, {inner} interval)"
+    same = f", makes no meaningful difference if the difference is shown to lie within it {tests},"
     yield (
-        "A cell helps or hurts if its corrected test places the difference beyond the margin, makes no meaningful difference"
-        f" if the difference is shown to lie within it (two one-sided tests, {inner} interval), and is undecided otherwise."
+        f"A cell helps or hurts if its corrected test places the difference beyond {'the margin' if has_margin else 'zero'}"
+        f"{same if has_margin else ''} and is undecided otherwise."
     )
+    if all(task.margin.kind == "none" for task in tasks):
+        yield f"There is no margin, {by_text({task.task: task.margin.source for task in tasks})}."
+        return
     yield f"The margin is {by_text({task.task: _describe_margin(task.margin) for task in tasks})}."
 
 
 def _describe_margin(margin: Margin) -> str:
-    return f"{margin.value:.3g}, {margin.source}"
+    return f"{margin.number}, {margin.source}"
