@@ -29,7 +29,7 @@ from orca_sweep.analysis.placebos import find_idle_placebos, leave_out_idle_plac
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
-from orca_sweep.analysis.tables import better_side, describe_completeness, name_tasks, named_levels
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, better_side, describe_completeness, name_tasks, named_levels
 from orca_sweep.analysis.writing import (
     MINUS,
     NOTHING,
@@ -266,7 +266,9 @@ def describe_column(claims: Claims) -> str:
     """Returns which metric is compared, and if the test metrics are sealed, that they are."""
     sealed = f": the test metrics of {claims.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
     split = {"test": "on test", "val": "on validation"}.get(claims.column.partition("_")[0], "")
-    better = describe_modes({task.task: task.mode for finding in claims.findings for task in finding.tasks})
+    tasks = {task.task: task for finding in claims.findings for task in finding.tasks}
+    known = {name: task.mode for name, task in tasks.items() if task.metric != UNKNOWN_METRIC}
+    better = describe_modes(known) if known else UNKNOWN_METRIC
     return f"{claims.column} ({split}{sealed if claims.n_sealed else ''}; {better})"
 
 
@@ -347,7 +349,8 @@ def _list_notes(finding: ClaimFinding) -> Iterator[str]:
     for task in finding.tasks:
         if task.setting:
             yield f"{task.task}: judged at {task.setting}{_count_other_settings(task.n_other_settings)}."
-        if task.margin and task.judgements:
+        is_said = task.unjudged is not None and task.unjudged.reason == "no-margin"
+        if task.margin and task.judgements and not is_said:
             yield f"{task.task}: {_describe_margin(task.margin, task.metric)}."
         if task.left_out:
             yield f"{task.task}: {task.left_out}."

@@ -317,7 +317,11 @@ def explain_no_result(lines: Iterable[Line]) -> str | None:
     if any(cell.interval.n for cell in cells):
         return None
     n = sum(len(cell.trials) for cell in cells)
-    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only tuning candidates"
+    return (
+        f"no result yet: 0 of {n} {'trial is' if n == 1 else 'trials are'} ok"
+        if n
+        else "no result yet: there are only tuning candidates"
+    )
 
 
 def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
@@ -341,7 +345,7 @@ def _describe_rows(facts: Facts) -> str:
     if not facts.n_trials:
         return "So far there are only tuning candidates." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
-        return f"All {facts.n_trials} trials are ok."
+        return f"All {facts.n_trials} trials are ok." if facts.n_trials > 1 else "The trial is ok."
     states = ", ".join(f"{n} {status}" for status, n in facts.lacking.items())
     scored = f", except {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
     n = sum(facts.lacking.values())

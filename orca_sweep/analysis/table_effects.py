@@ -22,6 +22,7 @@ from orca_sweep.analysis.figures import SINGLE
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
+    UNKNOWN_METRIC,
     better_side,
     by_task,
     describe_completeness,
@@ -49,6 +50,7 @@ from orca_sweep.analysis.writing import (
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import (
+    LEAST_PAIRS,
     WORDS,
     Contrast,
     Verdict,
@@ -294,8 +296,11 @@ def _list_notes(effects: Effects, task: TaskEffects, gaps: bool) -> Iterator[str
         yield "Cells whose seeds lack pairs are judged from their complete pairs; trials seldom fail by chance."
     elif gaps:
         yield "A cell with a seed without a pair is not judged; --complete-pairs judges it from its complete pairs."
-    n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
-    if least * n > 1 - effects.level and any(row.contrast.interval.n for row in task.rows):
+    if any(row.verdict.reason == "too-few-pairs" for row in task.rows):
+        yield f"A cell with fewer than {LEAST_PAIRS} pairs is not judged, and has no p of a t test."
+    known = [row.contrast.smallest_p for row in task.rows if row.verdict.reason is None]
+    n, least = len(task.rows), min(known, default=0.0)
+    if least * n > 1 - effects.level:
         family = f", corrected for {n} comparisons {format_p(min(1.0, n * least))}" if n > 1 else ""
         yield (
             f"With so few pairs no exact test can be significant: the smallest sign-flip p is {format_p(least)}{family}."
@@ -349,9 +354,8 @@ def _draw_panel(slot: Slot, effects: Effects, task: TaskEffects, name: str) -> N
     for y, row in zip(slot.place_rows(groups), rows, strict=True):
         _draw_line(axis, row, y)
     hidden = f"; {len(task.rows) - len(rows)} more cells are only in the table" if len(rows) < len(task.rows) else ""
-    slot.label_x(
-        f"difference in {effects.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}"
-    )
+    side = f"; {better_side(task.mode)} of zero is better than the base" if task.metric != UNKNOWN_METRIC else ""
+    slot.label_x(f"difference in {effects.column} ({task.metric}){side}{hidden}")
 
 
 def _draw_line(axis: Any, row: Row, y: float) -> None:

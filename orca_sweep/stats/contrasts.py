@@ -43,7 +43,7 @@ class Contrast:
     p_sign_flip: float
     """Two-sided p of the sign-flip test."""
     smallest_p: float
-    """The smallest ``p_sign_flip`` that this number of pairs can reach, whatever the effect."""
+    """The smallest ``p_sign_flip`` that this number of pairs can reach, whatever the effect; NaN without pairs."""
 
     @property
     def incomplete(self) -> tuple[int, ...]:
@@ -96,8 +96,15 @@ def paired_contrast(
         hedges_g=_hedges_g(of_a, of_b) if judged else math.nan,
         p_t=two_sided_p(interval) if n >= LEAST_PAIRS else math.nan,
         p_sign_flip=sign_flip_p(differences) if judged else math.nan,
-        smallest_p=smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1)),
+        smallest_p=_smallest_drawn_p(n),
     )
+
+
+def _smallest_drawn_p(n: int) -> float:
+    """Returns the smallest p of `sign_flip_p`, which draws patterns of many pairs; NaN without pairs."""
+    if n == 0:
+        return math.nan
+    return smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1))
 
 
 def has_spread(interval: Interval) -> bool:

@@ -260,5 +260,5 @@ def test_plan_prints_the_forecast_and_its_json_is_valid(write_space, tmp_path, m
     assert command(monkeypatch, "plan", one_seed, "--json") == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["contrasts"][0]["smallest_effect"] is None
     assert command(monkeypatch, "plan", one_seed) == 0
-    assert "one seed cannot test any difference" in capsys.readouterr().out
+    assert "1 seed: no difference can be judged" in capsys.readouterr().out
     assert command(monkeypatch, "plan", one_seed, "--store", "nosuch://x") == 2

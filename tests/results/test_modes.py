@@ -129,7 +129,7 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     assert (word_of["picture"], word_of["sketch"]) == ("tracks", "does not track")
     (six,) = next(task.judgements for task in high.findings[5].tasks if task.task == "picture")
     assert six.estimate < 0 and six.margin == -0.3
-    assert "since a higher metric is better, the most that counts is -0.3" in six.sentence
+    assert "since a higher metric is better, the most that counts is −0.3" in six.sentence
     assert "above zero: the first is better" in claims.build_tables(high)[1].caption
     claims.plot(high)
 
