@@ -356,10 +356,11 @@ def _write_caption(flattery: Flattery) -> str:
     units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in flattery.tasks)
     return (
         f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test. No choice"
-        " is below zero, but the interval of a difference between two cells may reach below. Epoch: a lower bound, since test is scored only at the best-validated and the last epoch; interval over"
-        " seeds, each the mean of its cells, on the log scale, so it stays above zero. Cell: by means over seeds; where test"
-        " would choose another cell, the interval is of the paired difference of the two over seeds. Candidate and seed: means"
-        " over cells, without intervals, because seeds do not replicate these choices."
+        " is below zero, but the interval of a difference between two cells may reach below. Epoch: a lower bound, since test"
+        " is scored only at the best-validated and the last epoch; interval over seeds, each the mean of its cells, on the log"
+        " scale, so it stays above zero. Cell: by means over seeds; where test would choose another cell, the interval is of the"
+        " paired difference of the two over seeds. Candidate and seed: means over cells, without intervals, because seeds do not"
+        " replicate these choices."
         f" {flattery.completeness} {describe_looks(flattery)}"
     )
 

@@ -42,7 +42,13 @@ DIGITS = 12
 
 
 def describe_methods(
-    results: Results, cells: Sequence[Cell], effects: Effects | None, *, level: float, has_factors: bool
+    results: Results,
+    cells: Sequence[Cell],
+    effects: Effects | None,
+    *,
+    level: float,
+    column: str,
+    has_factors: bool = False,
 ) -> tuple[str, ...]:
     """Returns the paragraphs: design, training, tuning, data, metric and choice of epochs, statistics."""
     settings = Settings(results, replicated(cells))
@@ -51,7 +57,7 @@ def describe_methods(
         describe_training(settings),
         (*describe_tuning(settings), *describe_rules(results)),
         _describe_data(settings),
-        _describe_choice(results, cells, results.metric),
+        _describe_choice(results, cells, column),
         (*_describe_statistics(effects, cells, level), _describe_factor_effects() if has_factors else ""),
     )
     return tuple(" ".join(sentences) for part in parts if (sentences := [text for text in part if text]))

@@ -147,7 +147,9 @@ def compute(
         noise=additions.noise,
         table=table,
         realised=realised,
-        methods=describe_methods(comparable, compared_cells, effects, level=level, has_factors=bool(factors)),
+        methods=describe_methods(
+            comparable, compared_cells, effects, level=level, column=results.metric, has_factors=bool(factors)
+        ),
         notes=comparable.notes,
         compute=compute_statement(results),
         level=level,
