@@ -302,8 +302,12 @@ def _name_levels(cell: Cell) -> str:
 def _describe_family(tasks: Sequence[TaskEffects]) -> str:
     n_judged = {task.rows[0].verdict.n_contrasts for task in tasks}
     if n_judged == {0}:
-        n = max(row.contrast.interval.n for task in tasks for row in task.rows)
-        few = f" with {count_things(n, 'pair')}: at least {LEAST_PAIRS} are needed" if 0 < n < LEAST_PAIRS else " yet"
+        most = max(row.contrast.interval.n for task in tasks for row in task.rows)
+        few = (
+            f" with {count_things(most, 'pair')}: at least {LEAST_PAIRS} are needed"
+            if 0 < most < LEAST_PAIRS
+            else " yet"
+        )
         return f"No comparison can be judged{few}."
     n, of = count_span(n_judged, "comparison"), " of a task" * (len(tasks) > 1)
     corrected = f"The paired t tests are corrected with Holm's procedure for the {n}{of} that can be made. "

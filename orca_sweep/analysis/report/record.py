@@ -20,6 +20,10 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 
 NAME = "report"
+NO_FACTORS = (
+    "No effects of factors, only of cells: the ok cells are neither all combinations of the levels, each with every seed, nor a"
+    " regular fraction of them. 'orca-sweep analyse factor_effects' lists the gaps."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +170,8 @@ def _build_factor_tables(results: Results, effects: Effects | None) -> tuple[tup
         return (), ""
     try:
         factors = factor_effects.compute_beside(effects, results)
-    except InputError as error:  # the cells are no design of factors; the page compares them one by one
-        first, *more = map(str, error.problems)
-        rest = (
-            f" There {'is 1 more reason' if len(more) == 1 else f'are {len(more)} more reasons'} of this kind."
-            if more
-            else ""
-        )
-        return (), f"No effects of factors, only of cells: {first}{rest}"
+    except InputError:  # the page compares cells one by one
+        return (), NO_FACTORS
     return factor_effects.build_tables(replace(factors, notes=())), ""  # the page has the notes
 
 
