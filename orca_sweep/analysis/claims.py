@@ -268,7 +268,7 @@ def describe_column(claims: Claims) -> str:
     split = {"test": "on test", "val": "on validation"}.get(claims.column.partition("_")[0], "")
     tasks = {task.task: task for finding in claims.findings for task in finding.tasks}
     known = {name: task.mode for name, task in tasks.items() if task.metric != UNKNOWN_METRIC}
-    better = describe_modes(known) if known else UNKNOWN_METRIC
+    better = describe_modes(known)
     return f"{claims.column} ({split}{sealed if claims.n_sealed else ''}; {better})"
 
 
@@ -331,7 +331,10 @@ def _write_claim_caption(claims: Claims, finding: ClaimFinding, is_rho: bool) ->
 def _describe_better_side(finding: ClaimFinding) -> str:
     """Returns on which side of zero the first cell is better, in words; it depends on the mode of the task."""
     sides: dict[Mode, str] = {"min": "below", "max": "above"}
-    tasks = {mode: [task.task for task in finding.tasks if task.mode == mode] for mode in sides}
+    measured = [task for task in finding.tasks if task.metric != UNKNOWN_METRIC]
+    if not measured:
+        return UNKNOWN_METRIC
+    tasks = {mode: [task.task for task in measured if task.mode == mode] for mode in sides}
     known = [(sides[mode], names) for mode, names in tasks.items() if names]
     if len(known) == 1:
         return f"{known[0][0]} zero: the first is better"

@@ -30,6 +30,7 @@ from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
+    describe_direction,
     find_varying,
     metric_of,
     name_tasks,
@@ -52,7 +53,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, CellTrial, Results
 from orca_sweep.stats import Bounds, Interval, describe_interval, t_interval
 from orca_sweep.stats.digits import choose_digits, format_interval, format_number, refine_digits
-from orca_sweep.stats.modes import Mode, as_cost, describe_mode
+from orca_sweep.stats.modes import Mode, as_cost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -353,7 +354,9 @@ def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
 
 
 def _write_caption(flattery: Flattery) -> str:
-    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in flattery.tasks)
+    units = "; ".join(
+        f"{task.task}: {task.metric}, {describe_direction(task.metric, task.mode)}" for task in flattery.tasks
+    )
     return (
         f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test. No choice"
         " is below zero, but the interval of a difference between two cells may reach below. Epoch: a lower bound, since test"
@@ -369,7 +372,8 @@ def describe_looks(flattery: Flattery) -> str:
     """Returns a sentence on how many trials were run by somebody who could have seen test numbers."""
     if not flattery.n_trials:
         return "The tables do not say whether trials began after a reveal of test metrics."
-    share = f"{flattery.n_after} of {flattery.n_trials} trials began after test metrics of their sweep were revealed"
+    trials = "trial" if flattery.n_trials == 1 else "trials"
+    share = f"{flattery.n_after} of {flattery.n_trials} {trials} began after test metrics of their sweep were revealed"
     more = "; whoever ran them could have seen test numbers." if flattery.n_after else "."
     return share + more
 

@@ -30,6 +30,7 @@ from orca_sweep.analysis.tables import (
     describe_shared,
     find_base_cell,
     find_varying,
+    keep_comparable,
     metric_of,
     name_cells,
     name_tasks,
@@ -138,7 +139,7 @@ def compute(
         _compute_task(
             cells, find_base_cell(cells, named), fixed, alpha=1 - level, complete_pairs_only=complete_pairs_only
         )
-        for cells in tasks.values()
+        for cells in keep_comparable(tasks).values()
     )
     if not any(task.rows for task in made):
         text = "each task has only one cell, so there is nothing to compare. Give the space a factor of two levels."

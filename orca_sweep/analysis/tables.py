@@ -102,6 +102,11 @@ def replicated(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.role == "replicate"]
 
 
+def keep_comparable(tasks: Mapping[str, list[Cell]]) -> Mapping[str, list[Cell]]:
+    """Returns the tasks that have more than A/A cells; all tasks if none has, so that whoever needs one is refused."""
+    return {task: cells for task, cells in tasks.items() if replicated(cells)} or tasks
+
+
 def pair_aa_cells(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     """Returns each A/A cell with the cell that it repeats, except those whose cell is not in the tables."""
     by_id = {cell.cell_id: cell for cell in replicated(cells)}
