@@ -150,12 +150,13 @@ def _compute_task(
 ) -> TaskFlattery:
     rows = trials[trials["status"] == "ok"].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
+    n_ok = int(((trials["status"] == "ok") & (trials["role"] == "replicate")).sum())
     searched = trials[trials["role"] == "search"]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
     cells = replicated(task_cells)
     measured = metric_of(task_cells)
     mode = measured.mode
-    choices = [_choose_epoch(replicates, level, mode), _choose_cell(cells, level, mode)]
+    choices = [_choose_epoch(replicates, n_ok, level, mode), _choose_cell(cells, level, mode)]
     choices += [_choose_candidate(searched, tuned, mode)] if tuned else []
     choices.append(_choose_seed(cells, mode))
     return TaskFlattery(task=task_cells[0].task, metric=measured.name, choices=tuple(choices), mode=mode)
@@ -187,11 +188,11 @@ def _compute_mean(values: Sequence[float]) -> float:
 # Choices ------------------------------------------------------------------------------------------
 
 
-def _choose_epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
+def _choose_epoch(rows: "pd.DataFrame", n_ok: int, level: float, mode: Mode) -> Choice:
     scored = rows.dropna(subset=[LAST])
     of = "ok replicates, each from its best-validated and its last epoch"
     if not len(scored):
-        why = "no replicate is ok" if not len(rows) else "no replicate was tested at its last epoch"
+        why = "no ok replicate has the metrics of both epochs" if n_ok else "no replicate is ok"
         return _make_no_choice("epoch", of, f"no number, since {why}")
     gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])

@@ -96,6 +96,9 @@ def _describe_cells(cells: Sequence[Cell], results: Results) -> Iterable[str]:
         else f"the task {join_names(tasks)}"
     )
     per_task = f", {format_span({len(of_task) for of_task in tasks.values()})} on each" if len(tasks) > 1 else ""
+    if not cells:
+        yield "The tables have only A/A cells: the cells that they repeat are not in them, so nothing can be compared."
+        return
     verb = "compared" if len(cells) > 1 else "ran"
     yield f"We {verb} {count_things(len(cells), 'cell')} on {named}{per_task}; a cell is one combination of settings."
     levels = varied_levels(cells)
