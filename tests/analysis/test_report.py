@@ -154,7 +154,7 @@ def test_seconds_of_reused_stages_are_marked_and_not_averaged(tmp_path):
     rows[1][0][1].update(loaded)
     text = Read(made_page(sweep_folder(tmp_path, *rows, factors=("proxy", "finetune.freeze")))).words("realised")
     assert "8; 1 reused" in text and "0.012" not in text
-    assert re.search(r"body.* reused", text)
+    assert re.search(r"mnist5k · body ?2 ?20 ?reused", text)
 
 
 def test_the_page_says_why_it_has_no_effects_of_factors(tmp_path):
@@ -341,7 +341,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "Fine-tuning used 20 epochs and a peak learning rate of 0.001.",
         "The data were split into 100 training, 50 validation, and 60 test samples, without overlap.",
         "split seed 3", "the metric on test data at the epoch with the best validation metric",
-        "95% Student-t", "No comparison can be made yet.",
+        "95% Student-t", "No comparison can be judged yet.",
         "from the A/A cell of proxy none", "Nothing was tuned; all cells share a fine-tuning learning rate of 0.001.",
     ):  # fmt: skip
         assert words in prose, words
@@ -453,7 +453,7 @@ SIZES = [{"data.n_train": 50}, {"data.n_train": 100}]
     ("parts", "about", "state"),
     [
         ([UNRUN], {"revealed": False}, "0 of 4 planned trials are ok."),
-        ([cell_rows_with_curves(NONE, [0.1])], {}, "1 of 1 planned trials are ok."),
+        ([cell_rows_with_curves(NONE, [0.1])], {}, "1 of 1 planned trial is ok."),
         ([cell_rows(NONE, [None, None]), cell_rows(MNIST, [None, None])], {}, "0 of 4 planned trials are ok."),
         ([SEARCHED], {"tune": {"finetune.lr": []}}, "Candidates of tuning: 2 of 2 ok; they are in no mean."),
         ([SEARCHED, UNRUN], {"tune": {"finetune.lr": []}}, "0 of 4 planned trials are ok."),
