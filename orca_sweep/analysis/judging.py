@@ -204,7 +204,9 @@ class Judge:
         limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
         modes = [pair.a.cell.mode for pair, _ in pairs]
-        words = zip(pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes, digits), strict=True)
+        words = zip(
+            pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes, digits=digits), strict=True
+        )
         judgements = iter([_judge_pair(*pair, contrast, word) for pair, contrast, word in words])
         return [tuple(next(judgements) for _ in setting.pairs) for setting in settings]
 

@@ -162,7 +162,7 @@ def _compute_task(
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(task_cells)
     digits = digits_of_intervals(contrast.interval for contrast in contrasts)
-    judged = judge_contrasts(contrasts, limit.limit, alpha, measured.mode, [digits] * len(contrasts))
+    judged = judge_contrasts(contrasts, limit.limit, alpha, measured.mode, digits=[digits] * len(contrasts))
     rows = [
         Row(cell=cell, contrast=contrast, p_holm=p, verdict=verdict, unpaired=describe_unpaired(cell, base, contrast))
         for cell, contrast, p, verdict in zip(cells, contrasts, adjusted, judged, strict=True)
