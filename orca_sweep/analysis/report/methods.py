@@ -305,13 +305,10 @@ def _name_levels(cell: Cell) -> str:
 def _describe_family(tasks: Sequence[TaskEffects]) -> str:
     n_judged = {task.rows[0].verdict.n_contrasts for task in tasks}
     if n_judged == {0}:
-        most = max(row.contrast.interval.n for task in tasks for row in task.rows)
-        few = (
-            f" with {count_things(most, 'pair')}: at least {LEAST_PAIRS} are needed"
-            if 0 < most < LEAST_PAIRS
-            else " yet"
-        )
-        return f"No comparison can be judged{few}."
+        few = [row.contrast.interval.n for task in tasks for row in task.rows if row.verdict.reason == "too-few-pairs"]
+        if not any(few):
+            return "No comparison can be judged yet."
+        return f"No comparison can be judged with {count_things(max(few), 'pair')}: at least {LEAST_PAIRS} are needed."
     n, of = count_span(n_judged, "comparison"), " of a task" * (len(tasks) > 1)
     corrected = f"The paired t tests are corrected with Holm's procedure for the {n}{of} that can be made. "
     alone = "With a single comparison, the paired t test needs no correction. "
