@@ -24,12 +24,12 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figure_style import DARK, PAGE, SHADE, FigureStyle
 from orca_sweep.analysis.figures import describe_modes
 from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
-from orca_sweep.analysis.margins import fixed_margins, margin_of
+from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.placebos import find_idle_placebos, leave_out_idle_placebos
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
-from orca_sweep.analysis.tables import better_side, describe_completeness, name_tasks, named_levels
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, better_side, describe_completeness, name_tasks, named_levels
 from orca_sweep.analysis.writing import (
     MINUS,
     NOTHING,
@@ -41,7 +41,7 @@ from orca_sweep.analysis.writing import (
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
-from orca_sweep.stats.digits import Digits, choose_digits, format_interval, format_number, refine_digits
+from orca_sweep.stats.digits import Digits, format_interval, format_number, refine_digits
 from orca_sweep.stats.modes import Mode, as_cost, describe_mode
 
 NAME = "claims"
@@ -266,7 +266,9 @@ def describe_column(claims: Claims) -> str:
     """Returns which metric is compared, and if the test metrics are sealed, that they are."""
     sealed = f": the test metrics of {claims.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
     split = {"test": "on test", "val": "on validation"}.get(claims.column.partition("_")[0], "")
-    better = describe_modes({task.task: task.mode for finding in claims.findings for task in finding.tasks})
+    tasks = {task.task: task for finding in claims.findings for task in finding.tasks}
+    known = {name: task.mode for name, task in tasks.items() if task.metric != UNKNOWN_METRIC}
+    better = describe_modes(known)
     return f"{claims.column} ({split}{sealed if claims.n_sealed else ''}; {better})"
 
 
@@ -291,26 +293,20 @@ def _build_table(claims: Claims, finding: ClaimFinding) -> Table:
 def _build_line(task: TaskFinding, judgement: Judgement) -> tuple[str, ...]:
     j = judgement
     if j.kind == CORRELATION:
-        two = refine_digits(Digits(decimals=2), [(j.high - j.low) / 2])
         middle = (
             str(j.n),
             str(j.n_seeds),
-            format_number(j.estimate, two, "+"),
-            format_interval(j.low, j.high, two, "+"),
+            format_number(j.estimate, j.digits, "+"),
+            format_interval(j.low, j.high, j.digits, "+"),
         )
     else:
-        lines = task.judgements
-        column = choose_digits(
-            ((line.high - line.low) / 2 for line in lines), (x for line in lines for x in (line.low, line.high))
-        )
-        digits = refine_digits(column, [(j.inner_high - j.inner_low) / 2], j.estimate)
         middle = (
             str(j.n),
-            format_number(j.estimate, digits, "+"),
-            format_interval(j.low, j.high, digits, "+"),
-            format_interval(j.inner_low, j.inner_high, digits, "+"),
+            format_number(j.estimate, j.digits, "+"),
+            format_interval(j.low, j.high, j.digits, "+"),
+            format_interval(j.inner_low, j.inner_high, j.digits, "+"),
         )
-    limit = f"{j.margin:.3g}" if math.isfinite(j.margin) else NOTHING
+    limit = f"{j.margin:.3g}".replace("-", MINUS) if math.isfinite(j.margin) else "none"
     return (task.task, j.name, *middle, limit, NOTHING if j.unjudged else j.word, task.says)
 
 
@@ -335,7 +331,10 @@ def _write_claim_caption(claims: Claims, finding: ClaimFinding, is_rho: bool) ->
 def _describe_better_side(finding: ClaimFinding) -> str:
     """Returns on which side of zero the first cell is better, in words; it depends on the mode of the task."""
     sides: dict[Mode, str] = {"min": "below", "max": "above"}
-    tasks = {mode: [task.task for task in finding.tasks if task.mode == mode] for mode in sides}
+    measured = [task for task in finding.tasks if task.metric != UNKNOWN_METRIC]
+    if not measured:
+        return UNKNOWN_METRIC
+    tasks = {mode: [task.task for task in measured if task.mode == mode] for mode in sides}
     known = [(sides[mode], names) for mode, names in tasks.items() if names]
     if len(known) == 1:
         return f"{known[0][0]} zero: the first is better"
@@ -353,8 +352,9 @@ def _list_notes(finding: ClaimFinding) -> Iterator[str]:
     for task in finding.tasks:
         if task.setting:
             yield f"{task.task}: judged at {task.setting}{_count_other_settings(task.n_other_settings)}."
-        if task.margin and task.judgements:
-            yield f"{task.task}: margin {task.margin.value:.3g} ({task.metric}), {task.margin.source}."
+        is_said = task.unjudged is not None and task.unjudged.reason == "no-margin"
+        if task.margin and task.judgements and not is_said:
+            yield f"{task.task}: {_describe_margin(task.margin, task.metric)}."
         if task.left_out:
             yield f"{task.task}: {task.left_out}."
         if task.unjudged:
@@ -364,6 +364,12 @@ def _list_notes(finding: ClaimFinding) -> Iterator[str]:
                 yield f"{task.task}, {judgement.name}: seeds without a pair: {judgement.gaps}."
             if judgement.differs:
                 yield f"{task.task}, {judgement.name}: a rule of the space also sets {judgement.differs}."
+
+
+def _describe_margin(margin: Margin, metric: str) -> str:
+    if margin.kind == "none":
+        return f"no margin, {margin.source}"
+    return f"margin {margin.number} ({metric}), {margin.source}"
 
 
 def _count_other_settings(n: int) -> str:
@@ -457,8 +463,8 @@ def _write_note(line: _Line, *, is_rho: bool) -> str:
     if judgement.unjudged and not math.isfinite(judgement.estimate):
         return f"not judged: {judgement.unjudged.text}"
     n = f"n = {judgement.n} trials, {judgement.n_seeds} seeds" if is_rho else f"n = {judgement.n}"
-    estimate = f"{judgement.estimate:+.2f}" if is_rho else f"{judgement.estimate:+.3g}"
-    return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})".replace("-", MINUS)
+    estimate = format_number(judgement.estimate, judgement.digits, "+")
+    return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})"
 
 
 def _has_estimate(line: _Line) -> bool:

@@ -111,7 +111,7 @@ def _make_record(factors: Factors, task: TaskFactors, of: JudgedContrast) -> Rec
         "p_t_holm": of.p_holm,
         "verdict": of.word,
         "not_judged_because": of.reason,
-        "margin": task.margin.value,
+        "margin": task.margin.limit,
         "margin_from": task.margin.source,
         "p_beyond_margin_holm": verdict.p_beyond if verdict else math.nan,
         "p_within_margin_holm": verdict.p_within if verdict else math.nan,

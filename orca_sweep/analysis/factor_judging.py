@@ -191,7 +191,7 @@ def _analyse_design(design: Design, margin: Margin, level: float) -> TaskFactors
         base=base,
         margin=margin,
         design=design,
-        contrasts=judge_factors(contrasts, margin.value, 1 - level, measured.mode),
+        contrasts=judge_factors(contrasts, margin.limit, 1 - level, measured.mode),
         # The interval of partial omega squared excludes zero exactly where p < 1 - level.
         pooled=analyse_table(table, round(2 * level - 1, 9)) if is_described else None,
         spread=check_spreads(table.values.reshape(-1, len(table.seeds))) if is_described else None,

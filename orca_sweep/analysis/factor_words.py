@@ -153,8 +153,8 @@ def _describe_judging(task: TaskFactors) -> str:
     averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
     families = f"the main effects ({mains})" + (f" and over the interactions ({pairs})" if pairs else "")
     return (
-        f"Words are judged from these {task.n_seeds} numbers against a margin of {task.margin.value:.3g}:"
-        f" {task.margin.source}. No assumption is made on the spread of different cells. Words and the p with Holm are"
+        f"Words are judged from these {task.n_seeds} numbers against {task.margin.describe()}."
+        f" No assumption is made on the spread of different cells. Words and the p with Holm are"
         f" corrected over {families}; intervals are not.{averages}"
     )
 

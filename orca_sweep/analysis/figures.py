@@ -13,7 +13,8 @@ from typing import Any
 from orca_sweep.analysis.figure_style import AA_STYLE, Style, choose_style
 from orca_sweep.analysis.naive import is_naive
 from orca_sweep.analysis.sheet import Slot
-from orca_sweep.analysis.tables import describe_scales
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_scales
+from orca_sweep.analysis.writing import count_things
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -107,17 +108,19 @@ def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Fact
         most_n=max((cell.interval.n for cell in cells), default=0),
         notes=results.notes,
         scales=describe_scales({cell.task: cell.bounds for cell in cells}),
-        better=describe_modes({cell.task: cell.mode for cell in cells}),
+        better=describe_modes({cell.task: cell.mode for cell in cells if cell.metric}),
     )
 
 
 def describe_modes(modes: Mapping[str, Mode]) -> str:
-    """Returns 'lower is better', or 'lower is better in digits, higher is better in ecg'."""
+    """Returns 'lower is better', or 'lower is better in digits, higher is better in ecg', of the tasks with known metrics."""
+    if not modes:
+        return UNKNOWN_METRIC
     tasks: dict[Mode, list[str]] = {}
     for task, mode in modes.items():
         tasks.setdefault(mode, []).append(shorten_label(task))
     if len(tasks) < 2:
-        return describe_mode(next(iter(tasks), "min"))
+        return describe_mode(next(iter(tasks)))
     return ", ".join(f"{describe_mode(mode)} in {', '.join(named)}" for mode, named in tasks.items())
 
 
@@ -317,7 +320,11 @@ def explain_no_result(lines: Iterable[Line]) -> str | None:
     if any(cell.interval.n for cell in cells):
         return None
     n = sum(len(cell.trials) for cell in cells)
-    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only tuning candidates"
+    return (
+        f"no result yet: 0 of {n} {'trial is' if n == 1 else 'trials are'} ok"
+        if n
+        else "no result yet: there are only tuning candidates"
+    )
 
 
 def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
@@ -328,9 +335,10 @@ def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
     if facts.has_aa:
         sentences.append("aa: the reference cell repeated with other seeds.")
     sentences += [*[facts.scales] * bool(facts.scales), _describe_rows(facts), *facts.notes]
-    if facts.tuned:
+    if facts.tuned and facts.n_searched:
         sentences.append(
-            f"{', '.join(facts.tuned)} tuned within each cell; no mean includes the {facts.n_searched} tuning candidates."
+            f"{', '.join(facts.tuned)} tuned within each cell; no mean includes the"
+            f" {count_things(facts.n_searched, 'tuning candidate')}."
         )
     if n_panels > MAX_PANELS:
         sentences.append(f"{n_panels - MAX_PANELS} more panels are in the CSV only.")
@@ -341,7 +349,7 @@ def _describe_rows(facts: Facts) -> str:
     if not facts.n_trials:
         return "So far there are only tuning candidates." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
-        return f"All {facts.n_trials} trials are ok."
+        return f"All {facts.n_trials} trials are ok." if facts.n_trials > 1 else "The trial is ok."
     states = ", ".join(f"{n} {status}" for status, n in facts.lacking.items())
     scored = f", except {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
     n = sum(facts.lacking.values())

@@ -30,6 +30,7 @@ from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
+    describe_direction,
     find_varying,
     metric_of,
     name_tasks,
@@ -38,12 +39,13 @@ from orca_sweep.analysis.tables import (
     require_columns,
 )
 from orca_sweep.analysis.writing import (
-    MINUS,
     NOTHING,
     Output,
     Record,
     Table,
+    count_things,
     format_csv,
+    format_moment,
     format_percent,
 )
 from orca_sweep.config.labels import write_level
@@ -51,7 +53,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, CellTrial, Results
 from orca_sweep.stats import Bounds, Interval, describe_interval, t_interval
 from orca_sweep.stats.digits import choose_digits, format_interval, format_number, refine_digits
-from orca_sweep.stats.modes import Mode, as_cost, describe_mode
+from orca_sweep.stats.modes import Mode, as_cost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,12 +150,13 @@ def _compute_task(
 ) -> TaskFlattery:
     rows = trials[trials["status"] == "ok"].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
+    n_ok = int(((trials["status"] == "ok") & (trials["role"] == "replicate")).sum())
     searched = trials[trials["role"] == "search"]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
     cells = replicated(task_cells)
     measured = metric_of(task_cells)
     mode = measured.mode
-    choices = [_choose_epoch(replicates, level, mode), _choose_cell(cells, level, mode)]
+    choices = [_choose_epoch(replicates, n_ok, level, mode), _choose_cell(cells, level, mode)]
     choices += [_choose_candidate(searched, tuned, mode)] if tuned else []
     choices.append(_choose_seed(cells, mode))
     return TaskFlattery(task=task_cells[0].task, metric=measured.name, choices=tuple(choices), mode=mode)
@@ -185,11 +188,12 @@ def _compute_mean(values: Sequence[float]) -> float:
 # Choices ------------------------------------------------------------------------------------------
 
 
-def _choose_epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
+def _choose_epoch(rows: "pd.DataFrame", n_ok: int, level: float, mode: Mode) -> Choice:
     scored = rows.dropna(subset=[LAST])
     of = "ok replicates, each from its best-validated and its last epoch"
     if not len(scored):
-        return _make_no_choice("epoch", of, "no number, since no replicate is ok")
+        why = "no ok replicate has the metrics of both epochs" if n_ok else "no replicate is ok"
+        return _make_no_choice("epoch", of, f"no number, since {why}")
     gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])
     interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level, NEVER_NEGATIVE)
@@ -222,7 +226,7 @@ def _choose_cell(cells: Sequence[Cell], level: float, mode: Mode) -> Choice:
         if lacking[cell.cell_id]
     ]
     left_out = f"left out, since they lack results: {'; '.join(gone)}" if gone else ""
-    of = f"choice among {len(whole)} cells by their means over seeds"
+    of = f"choice among {count_things(len(whole), 'cell')} by their means over seeds"
     if len(whole) < 2:
         more = f"; {left_out}" if left_out else ""
         return _make_no_choice("cell", of, f"no number, since fewer than two cells have all results{more}")
@@ -276,7 +280,7 @@ def _choose_seed(cells: Sequence[Cell], mode: Mode) -> Choice:
         return _make_no_choice("seed", of, "no number, since no cell has two ok seeds")
     gaps = [_compute_seed_gap(cell, mode) for cell in several]
     n_left_out = len(cells) - len(several)
-    note = f"left out: {n_left_out} cells with fewer than two ok seeds" if n_left_out else ""
+    note = f"left out: {count_things(n_left_out, 'cell')} with fewer than two ok seeds" if n_left_out else ""
     return Choice(kind="seed", flattery=_compute_mean(gaps), of=of, n=len(gaps), largest=max(gaps), note=note)
 
 
@@ -351,13 +355,16 @@ def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
 
 
 def _write_caption(flattery: Flattery) -> str:
-    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in flattery.tasks)
+    units = "; ".join(
+        f"{task.task}: {task.metric}, {describe_direction(task.metric, task.mode)}" for task in flattery.tasks
+    )
     return (
-        f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test, never below"
-        " zero. Epoch: a lower bound, since test is scored only at the best-validated and the last epoch; interval over"
-        " seeds, each the mean of its cells, on the log scale, so it stays above zero. Cell: by means over seeds; where test"
-        " would choose another cell, the interval is of the paired difference of the two over seeds. Candidate and seed: means"
-        " over cells, without intervals, because seeds do not replicate these choices."
+        f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test. No choice"
+        " is below zero, but the interval of a difference between two cells may reach below. Epoch: a lower bound, since test"
+        " is scored only at the best-validated and the last epoch; interval over seeds, each the mean of its cells, on the log"
+        " scale, so it stays above zero. Cell: by means over seeds; where test would choose another cell, the interval is of the"
+        " paired difference of the two over seeds. Candidate and seed: means over cells, without intervals, because seeds do not"
+        " replicate these choices."
         f" {flattery.completeness} {describe_looks(flattery)}"
     )
 
@@ -366,7 +373,8 @@ def describe_looks(flattery: Flattery) -> str:
     """Returns a sentence on how many trials were run by somebody who could have seen test numbers."""
     if not flattery.n_trials:
         return "The tables do not say whether trials began after a reveal of test metrics."
-    share = f"{flattery.n_after} of {flattery.n_trials} trials began after test metrics of their sweep were revealed"
+    trials = "trial" if flattery.n_trials == 1 else "trials"
+    share = f"{flattery.n_after} of {flattery.n_trials} {trials} began after test metrics of their sweep were revealed"
     more = "; whoever ran them could have seen test numbers." if flattery.n_after else "."
     return share + more
 
@@ -383,7 +391,7 @@ def _list_notes(flattery: Flattery) -> Iterator[str]:
             if choice.note:
                 yield f"{task.task}, {choice.kind}: {choice.note}."
     for space, time, n in flattery.reveals:
-        yield f"Revealed: {space}, {time}, {n} trials."
+        yield f"Revealed: {space}, {format_moment(time)}, {count_things(n, 'trial')}."
 
 
 # Figure -------------------------------------------------------------------------------------------
@@ -423,7 +431,7 @@ def _draw_panel(slot: Slot, task: TaskFlattery, name: str) -> None:
 def _write_note(choice: Choice) -> str:
     seeds = f", {choice.interval.n} seeds" if choice.interval.n else ""
     text = f"{choice.flattery:.3g} (n = {choice.n} {choice.of.split(',')[0].split(' by ')[0]}{seeds})"
-    return text.replace("-", MINUS) if choice.n else choice.note
+    return text if choice.n else choice.note
 
 
 def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:

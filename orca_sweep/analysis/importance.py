@@ -234,8 +234,8 @@ def _write_task_caption(importance: Importance, task: TaskImportance) -> str:
     return (
         f"{of.task}, {column} ({describe_metric(of.metric, of.mode)}): the difference to the base cell ({of.base.name}) when one"
         f" part is changed, the largest first. Differences are paired by seed, with their {level} Student-t interval over pairs."
-        f" Words are those of table_effects: judged against a margin of {of.margin.value:.3g}"
-        f" ({of.margin.source}) and corrected for all {len(of.rows)} cells of the task; intervals are not corrected."
+        f" Words are those of table_effects: judged against {of.margin.describe()},"
+        f" and corrected for all {len(of.rows)} cells of the task; intervals are not corrected."
         f" {describe_completeness([of.base, *(row.cell for row in of.rows)])}{left_out}"
     )
 

@@ -23,6 +23,7 @@ from orca_sweep.stats import (
     rho_p,
     wilson_interval,
 )
+from orca_sweep.stats.digits import MINUS, Digits, digits_of_intervals, format_number, refine_digits
 from orca_sweep.stats.modes import Mode, as_cost
 
 Kind = Literal["supported", "contradicted", "mixed", "undecided", "cannot be judged"]
@@ -76,6 +77,8 @@ class Judgement:
     """Why it is not judged; None if it is."""
     gaps: str
     """Seeds that have no pair or lack trials, and why."""
+    digits: Digits
+    """The digits that its numbers show, in tables and in its sentence."""
     differs: str
     """Other fields in which the two cells differ, since a rule of their space sets them."""
 
@@ -197,10 +200,13 @@ class Judge:
             return self._judge_correlations(settings)
         pairs = [(pair, setting.free) for setting in settings for pair in setting.pairs]
         contrasts = [paired_contrast(p.a.cell.values, p.b.cell.values, self.level, self.complete) for p, _ in pairs]
+        digits = _choose_digits(settings, contrasts)
         limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
         modes = [pair.a.cell.mode for pair, _ in pairs]
-        words = zip(pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes), strict=True)
+        words = zip(
+            pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes, digits=digits), strict=True
+        )
         judgements = iter([_judge_pair(*pair, contrast, word) for pair, contrast, word in words])
         return [tuple(next(judgements) for _ in setting.pairs) for setting in settings]
 
@@ -287,15 +293,26 @@ def _judge_pair(pair: Pair, free: Collection[str], contrast: Contrast, verdict: 
         inner_low=inner.low,
         inner_high=inner.high,
         reference=contrast.mean_b,
-        margin=verdict.margin,
+        margin=math.nan if verdict.margin is None else verdict.margin,
         p_beyond=verdict.p_beyond,
         p_within=verdict.p_within,
         n_family=verdict.n_contrasts,
         sentence=verdict.sentence,
         unjudged=Unjudged(reason=reason, text=describe_reason(verdict)) if reason else None,
         gaps=describe_unpaired(a, b, contrast),
+        digits=refine_digits(verdict.digits, (interval.half_width, interval.sd), interval.mean),
         differs=_describe_other_differences(pair, free),
     )
+
+
+def _choose_digits(settings: Sequence[Setting], contrasts: Sequence[Contrast]) -> list[Digits]:
+    """Returns the digits of each contrast, which are the same for all contrasts of a setting."""
+    intervals = iter([contrast.interval for contrast in contrasts])
+    digits: list[Digits] = []
+    for setting in settings:
+        rows = [next(intervals) for _ in setting.pairs]
+        digits += [digits_of_intervals(rows)] * len(rows)
+    return digits
 
 
 def _describe_other_differences(pair: Pair, free: Collection[str]) -> str:
@@ -402,6 +419,7 @@ def _judge_tracking(setting: Setting, test: _Tracking) -> Judgement:
         sentence="",
         unjudged=test.unjudged,
         gaps="; ".join(f"{seed} ({reason})" for seed, reason in test.gaps.items()),
+        digits=refine_digits(Digits(decimals=2), [(rho.rho_high - rho.rho_low) / 2] if rho else []),
         differs="",
     )
     return replace(judgement, sentence=_write_tracking(judgement, test.least, mode))
@@ -410,12 +428,15 @@ def _judge_tracking(setting: Setting, test: _Tracking) -> Judgement:
 def _write_tracking(judgement: Judgement, least: float, mode: Mode) -> str:
     if judgement.unjudged:
         return f"Cannot be judged: {judgement.unjudged.text}."
-    interval = f"interval {judgement.low:+.2f} to {judgement.high:+.2f}"
+    estimate, low, high = (
+        format_number(number, judgement.digits, "+") for number in (judgement.estimate, judgement.low, judgement.high)
+    )
+    interval = f"interval {low} to {high}"
     n = f"{judgement.n} trials of {judgement.n_seeds} seeds"
     limit = f"the least that counts is {least:g}"
     if mode == "max":
-        limit = f"since a higher metric is better, the most that counts is {-least:g}"
-    return f"Spearman's rank correlation is {judgement.estimate:+.2f} ({interval}, {n}); {limit}: {judgement.word}."
+        limit = f"since a higher metric is better, the most that counts is {MINUS}{least:g}"
+    return f"Spearman's rank correlation is {estimate} ({interval}, {n}); {limit}: {judgement.word}."
 
 
 # Tasks --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orca_sweep.analysis.tables import numbers_by_task, pair_aa_cells
+from orca_sweep.analysis.writing import format_percent
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import NoiseMargin, aa_margin
@@ -25,6 +26,27 @@ class Margin:
         """Short enough for a figure: 'margin 0.02, fixed in the space'."""
         words = {"given": "given", "fixed": "fixed in the space", "noise": "from the A/A cell", "none": ""}
         return f"margin {self.value:.3g}, {words[self.kind]}" if self.kind != "none" else "no margin"
+
+    @property
+    def limit(self) -> float | None:
+        """The value, or None if there is no margin; a margin of 0 is one that somebody fixed."""
+        return None if self.kind == "none" else self.value
+
+    @property
+    def number(self) -> str:
+        """The value as text: '0.02', or 'none'."""
+        return "none" if self.kind == "none" else f"{self.value:.3g}"
+
+    def describe(self) -> str:
+        """Returns what words are judged against: 'a margin of 0.02, given with --margin', or zero and why."""
+        if self.kind == "none":
+            return f"zero, with no margin, {self.source}"
+        limits = (
+            f" ({format_percent(self.noise.level)} limits {self.noise.low:.3g} to {self.noise.high:.3g})"
+            if self.noise
+            else ""
+        )
+        return f"a margin of {self.number}{limits}, {self.source}"
 
 
 def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) -> dict[str, Margin]:
@@ -62,7 +84,7 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
 
 
 def margin_of(cells: Sequence[Cell], base: Cell | None, fixed: Mapping[str, Margin], level: float) -> Margin:
-    """Returns the margin of a task: the fixed one, else that of the A/A cell of the base (or of another cell), else 0."""
+    """Returns the margin of a task: the fixed one, else that of the A/A cell of the base (or of another cell), else none."""
     task = cells[0].task
     if task in fixed:
         return fixed[task]

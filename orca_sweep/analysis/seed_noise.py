@@ -32,6 +32,7 @@ from orca_sweep.analysis.tables import (
     describe_shared,
     find_base_cell,
     find_varying,
+    keep_comparable,
     metric_of,
     name_cells,
     name_tasks,
@@ -138,7 +139,7 @@ def compute(
     states = noise_sources.count_states(results)
     made = tuple(
         _compute_task(cells, find_base_cell(cells, named), states, effect=effects.get(task), level=level)
-        for task, cells in tasks.items()
+        for task, cells in keep_comparable(tasks).items()
     )
     noted = note_idle_placebos(results).notes
     return SeedNoise(tasks=made, column=metric or results.metric, level=level, notes=noted)

@@ -2,10 +2,11 @@
 
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
 the level of the first cell. Differences are in the unit of the task, cell minus base: where lower is better, a negative
-difference is an improvement, else a positive one. Verdicts (helps, hurts, no meaningful difference, undecided) are judged
-against a margin: --margin, else the margin that the space fixes, else the margin from an A/A cell of the task, else 0,
-at which no cell can be shown to make no difference. The family of Holm's procedure is the cells of the task. The table
-lists seeds without a pair. Only --complete-pairs judges a cell with such seeds, from its complete pairs.
+difference is an improvement, else a positive one. Verdicts (helps, hurts, no meaningful difference, undecided) are
+judged against a margin: --margin, else the margin that the space fixes, else the margin from an A/A cell of the task.
+Without any, cells are judged against zero, and none can be shown to make no difference. Below three pairs nothing is
+judged. The family of Holm's procedure is the cells of the task. The table lists seeds without a pair. Only
+--complete-pairs judges a cell with such seeds, from its complete pairs.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
@@ -21,6 +22,7 @@ from orca_sweep.analysis.figures import SINGLE
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.tables import (
+    UNKNOWN_METRIC,
     better_side,
     by_task,
     describe_completeness,
@@ -28,6 +30,7 @@ from orca_sweep.analysis.tables import (
     describe_shared,
     find_base_cell,
     find_varying,
+    keep_comparable,
     metric_of,
     name_cells,
     name_tasks,
@@ -48,6 +51,7 @@ from orca_sweep.analysis.writing import (
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import (
+    LEAST_PAIRS,
     WORDS,
     Contrast,
     Verdict,
@@ -135,7 +139,7 @@ def compute(
         _compute_task(
             cells, find_base_cell(cells, named), fixed, alpha=1 - level, complete_pairs_only=complete_pairs_only
         )
-        for cells in tasks.values()
+        for cells in keep_comparable(tasks).values()
     )
     if not any(task.rows for task in made):
         text = "each task has only one cell, so there is nothing to compare. Give the space a factor of two levels."
@@ -157,7 +161,8 @@ def _compute_task(
     limit = margin_of(task_cells, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(task_cells)
-    judged = judge_contrasts(contrasts, limit.value, alpha, measured.mode)
+    digits = digits_of_intervals(contrast.interval for contrast in contrasts)
+    judged = judge_contrasts(contrasts, limit.limit, alpha, measured.mode, digits=[digits] * len(contrasts))
     rows = [
         Row(cell=cell, contrast=contrast, p_holm=p, verdict=verdict, unpaired=describe_unpaired(cell, base, contrast))
         for cell, contrast, p, verdict in zip(cells, contrasts, adjusted, judged, strict=True)
@@ -279,12 +284,10 @@ def _write_caption(effects: Effects, task: TaskEffects, cells: Sequence[Cell], p
 
 
 def _describe_judging(task: TaskEffects) -> str:
-    noise = task.margin.noise
-    limits = f" ({format_percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
     n = next((row.verdict.n_contrasts for row in task.rows), 0)
     return (
-        f"Verdicts are judged against a margin of {task.margin.value:.3g}{limits}: {task.margin.source}. Verdicts and the p"
-        f" with Holm are corrected for the {n} possible comparisons of this task; intervals are not corrected."
+        f"Verdicts are judged against {task.margin.describe()}. Verdicts and the p with Holm are corrected for the"
+        f" {count_things(n, 'comparison')} of this task that can be judged; intervals are not corrected."
     )
 
 
@@ -294,8 +297,11 @@ def _list_notes(effects: Effects, task: TaskEffects, gaps: bool) -> Iterator[str
         yield "Cells whose seeds lack pairs are judged from their complete pairs; trials seldom fail by chance."
     elif gaps:
         yield "A cell with a seed without a pair is not judged; --complete-pairs judges it from its complete pairs."
-    n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
-    if least * n > 1 - effects.level and any(row.contrast.interval.n for row in task.rows):
+    if any(row.verdict.reason == "too-few-pairs" for row in task.rows):
+        yield f"A cell with fewer than {LEAST_PAIRS} pairs is not judged, and has no p of a t test."
+    known = [row.contrast.smallest_p for row in task.rows if row.verdict.reason is None]
+    n, least = len(task.rows), min(known, default=0.0)
+    if least * n > 1 - effects.level:
         family = f", corrected for {n} comparisons {format_p(min(1.0, n * least))}" if n > 1 else ""
         yield (
             f"With so few pairs no exact test can be significant: the smallest sign-flip p is {format_p(least)}{family}."
@@ -349,9 +355,8 @@ def _draw_panel(slot: Slot, effects: Effects, task: TaskEffects, name: str) -> N
     for y, row in zip(slot.place_rows(groups), rows, strict=True):
         _draw_line(axis, row, y)
     hidden = f"; {len(task.rows) - len(rows)} more cells are only in the table" if len(rows) < len(task.rows) else ""
-    slot.label_x(
-        f"difference in {effects.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}"
-    )
+    side = f"; {better_side(task.mode)} of zero is better than the base" if task.metric != UNKNOWN_METRIC else ""
+    slot.label_x(f"difference in {effects.column} ({task.metric}){side}{hidden}")
 
 
 def _draw_line(axis: Any, row: Row, y: float) -> None:

@@ -12,6 +12,9 @@ from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, s
 from orca_sweep.stats import Bounds
 from orca_sweep.stats.modes import Mode, describe_mode
 
+UNKNOWN_METRIC = "metric not known yet"
+"""Stands for the name of a metric while no trial of its task is ok."""
+
 # Cells --------------------------------------------------------------------------------------------
 
 
@@ -49,14 +52,23 @@ def require_columns(results: Results, columns: Iterable[str]) -> None:
 
 
 def metric_of(cells: Sequence[Cell]) -> TaskMetric:
-    """Returns the metric of the cells of a task; its name is 'metric' while no trial is ok."""
-    name = next((cell.metric for cell in cells if cell.metric), "metric")
+    """Returns the metric of the cells of a task; without a name while no trial is ok, and then its mode means nothing."""
+    name = next((cell.metric for cell in cells if cell.metric), UNKNOWN_METRIC)
     return TaskMetric(name=name, mode=cells[0].mode, unit=cells[0].unit, bounds=cells[0].bounds)
 
 
 def describe_metric(metric: str, mode: Mode) -> str:
     """Returns 'error; lower is better'."""
-    return f"{metric}; {describe_mode(mode)}"
+    return f"{metric}; {describe_direction(metric, mode)}"
+
+
+def describe_direction(metric: str, mode: Mode) -> str:
+    """Returns 'lower is better', or that the direction is not known either while the metric is not."""
+    return (
+        "whether lower or higher is better is not known, as no trial is ok"
+        if metric == UNKNOWN_METRIC
+        else describe_mode(mode)
+    )
 
 
 def describe_scales(bounds_by_task: Mapping[str, Bounds]) -> str:
@@ -88,6 +100,11 @@ def by_task(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 def replicated(cells: Iterable[Cell]) -> list[Cell]:
     """Returns the cells without the A/A cells."""
     return [cell for cell in cells if cell.role == "replicate"]
+
+
+def keep_comparable(tasks: Mapping[str, list[Cell]]) -> Mapping[str, list[Cell]]:
+    """Returns the tasks that have more than A/A cells; all tasks if none has, so that whoever needs one is refused."""
+    return {task: cells for task, cells in tasks.items() if replicated(cells)} or tasks
 
 
 def pair_aa_cells(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
@@ -130,10 +147,15 @@ def describe_completeness(cells: Iterable[Cell]) -> str:
     planned = [(status, cell.values[seed]) for cell in cells for seed, status in cell.statuses.items()]
     counts = Counter(status for status, _ in planned)
     n_worst = sum(status != "ok" and not math.isnan(value) for status, value in planned)
-    text = f"{counts['ok']} of {counts.total()} planned trials are ok"
+    text = count_ok(counts["ok"], counts.total())
     text += f"; the rest: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
     text += f"; the space scores {n_worst} of these as the worst trial of the task" if n_worst else ""
     return f"{text}."
+
+
+def count_ok(n_ok: int, n_planned: int) -> str:
+    """Returns '3 of 5 planned trials are ok', or '1 of 1 planned trial is ok'."""
+    return f"{n_ok:,} of {n_planned:,} planned {'trial is' if n_planned == 1 else 'trials are'} ok"
 
 
 def describe_not_ok(statuses: Mapping[str, int]) -> str:

@@ -72,6 +72,11 @@ def count_things(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
+def format_moment(time: str) -> str:
+    """Returns '2026-11-02 10:00:00 UTC' for a time in the log of reveals."""
+    return f"{time[:19].replace('T', ' ')} UTC" if time.endswith("+00:00") else time
+
+
 def format_hours(seconds: float) -> str:
     """Returns the number of hours, without a unit, to three digits or whole: '0.238', '1,204'."""
     hours = seconds / 3600

@@ -134,18 +134,22 @@ def _write_forecast(estimate: "Forecast", ways: Ways) -> Iterator[str]:
 
 
 def _write_contrasts(contrasts: "Contrasts") -> str:
+    from orca_sweep.stats import LEAST_PAIRS
+
+    if contrasts.n_seeds < LEAST_PAIRS:
+        seeds = "1 seed" if contrasts.n_seeds == 1 else f"{contrasts.n_seeds} seeds"
+        return f", {seeds}: no difference can be judged, at least {LEAST_PAIRS} seeds are needed"
     smallest = f"p cannot fall below {contrasts.smallest_p:.3g}"
     if contrasts.n_comparisons > 1:
         smallest += f" ({contrasts.corrected_p:.3g} after Holm's correction for {contrasts.n_comparisons} comparisons)"
-    if contrasts.n_seeds < 2:
-        return ": one seed cannot test any difference"
     effect = f"{contrasts.smallest_effect:.2f} standard deviations of the paired difference"
     if contrasts.spread is not None:
         # Differences of unpaired draws have twice the variance; pairing can only help.
-        effect += f", at most about {contrasts.smallest_effect * contrasts.spread * 2**0.5:.3g} given the spread of earlier rows"
+        most = contrasts.smallest_effect * contrasts.spread * 2**0.5
+        effect += f" (about {most:.3g} or less, by the spread of earlier rows)"
     return (
-        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test detects"
-        f" effects from {effect} (80% power)"
+        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test detects effects of at least"
+        f" {effect} with 80% power"
     )
 
 

@@ -73,8 +73,8 @@ class Sweep:
     def results(self, *, all_columns: bool = False) -> "pd.DataFrame":
         """Returns a row per planned trial, under its ``trial_id``.
 
-        The columns are the factors that vary (numbers as numbers, other levels as the space writes them); tuned fields; ``seed``; ``role``
-        where it varies; ``status``; the metrics that are not sealed; and ``error`` if a trial is not ok.
+        The columns are the factors that vary (numbers as numbers, other levels as the space writes them); tuned fields;
+        ``seed``; ``role`` where it varies; ``status``; the metrics that are not sealed; and ``error`` if a trial is not ok.
 
         Args:
             all_columns: return every column of trials.parquet instead ('orca-sweep list columns' explains them).

@@ -111,7 +111,7 @@ def _list_analyses() -> Iterator[Name]:
     from orca_sweep.analysis.catalogue import ANALYSES
 
     for analysis in map(ANALYSES.get, ANALYSES.names()):
-        options = [f"--{option.name}" for option in analysis.options]
+        options = [f"--{option.name}" for option in analysis.all_options]
         yield Name(
             name=analysis.name,
             meaning=analysis.answers,

@@ -16,7 +16,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import validation_twin
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
-from orca_sweep.stats import smallest_effect, smallest_p
+from orca_sweep.stats import LEAST_PAIRS, smallest_effect, smallest_p
 from orca_sweep.store import Store, made_with
 from orca_sweep.trial import Records, StageNames, resolve_config, shared_stages
 
@@ -329,7 +329,7 @@ def _compute_contrasts(plan: Plan, rows: Sequence[Row]) -> Iterator[Contrasts]:
                 n_comparisons=n_comparisons,
                 smallest_p=p,
                 corrected_p=min(1.0, n_comparisons * p),
-                smallest_effect=smallest_effect(n_seeds, n_comparisons),
+                smallest_effect=smallest_effect(n_seeds, n_comparisons) if n_seeds >= LEAST_PAIRS else math.nan,
                 spread=_pool_spread(rows, task, {cell.body.name for cell in cells}, validation_twin(plan.space.metric)),
             )
 

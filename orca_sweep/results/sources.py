@@ -172,8 +172,9 @@ def _describe_search(manifest: SweepManifest) -> dict[str, Any]:
 
 
 def _describe_rules(manifest: SweepManifest) -> dict[str, Any]:
-    """Returns what may end a trial early or run it again, and the kind of GPU that the sweep asks for."""
+    """Returns the design, what may end a trial early or run it again, and the kind of GPU that the sweep asks for."""
     rules = {
+        "design": manifest.design.model_dump(exclude_none=True) if manifest.design else None,
         "prune": manifest.prune.model_dump() if manifest.prune else None,
         "budget": manifest.budget.model_dump(exclude_none=True) or None,
         "trial_s": manifest.limits.trial_s,

@@ -48,9 +48,9 @@ class Cell:
     """replicate, or aa: a repeat of the reference cell with other seeds."""
     task: str
     metric: str
-    """Name of the metric; empty as long as no trial is ok."""
+    """Name of the metric; empty as long as no trial of the task is ok."""
     mode: Mode = "min"
-    """Whether lower or higher values are better."""
+    """Whether lower or higher values are better; without a metric it means nothing."""
     unit: str = ""
     bounds: Bounds = UNBOUNDED
     """What the metric can be, as the rows say."""
@@ -196,13 +196,12 @@ class _Summary:
         rows = [row for row in cell_rows if row["role"] != "search"]
         first = (rows or cell_rows)[0]
         trials = tuple(map(self._make_trial, rows))
-        names = [row["metric"] for row in rows if row["status"] == "ok" and isinstance(row["metric"], str)]
         compared = self.metrics[str(first["task"])]
         return Cell(
             cell_id=cell_id,
             role=str(first["role"]) if rows else "replicate",
             task=str(first["task"]),
-            metric=names[0] if names else "",
+            metric=compared.name,
             mode=compared.mode,
             unit=compared.unit,
             bounds=compared.bounds,

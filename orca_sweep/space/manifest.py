@@ -82,6 +82,19 @@ class TunedEntry(BaseModel):
     candidates: tuple[dict[str, Any], ...]
 
 
+class DesignEntry(BaseModel):
+    """The design of a sweep; of a fraction also its size and what it cannot separate."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    name: str
+    n_run: int | None = None
+    """Combinations of the fraction, as ``n_whole`` those of the whole design."""
+    n_whole: int | None = None
+    resolution: int | None = None
+    aliases: tuple[tuple[str, ...], ...] = ()
+
+
 class SweepManifest(BaseModel):
     """A plan as its sweep folder holds it: every config, and everything else that resuming needs."""
 
@@ -91,6 +104,8 @@ class SweepManifest(BaseModel):
     question: str
     metric: MetricColumn
     factors: tuple[str, ...]
+    design: DesignEntry | None = None
+    """None in a manifest of an earlier version."""
     labels: dict[str, dict[str, str]]
     """By cell, the readable level of every factor."""
     seeds: tuple[int, ...]
@@ -138,6 +153,7 @@ def make_manifest(plan: Plan, data_root: Path, store: str) -> SweepManifest:
     return SweepManifest.model_construct(
         **{name: getattr(space, name) for name in SweepManifest.model_fields if name in _OF_SPACE},
         factors=tuple(space.factors),
+        design=_make_design_entry(plan),
         labels={cell_id: dict(labels) for cell_id, labels in plan.labels.items()},
         tune=dict(space.tune),
         outcomes=dict(space.outcomes),
@@ -155,6 +171,19 @@ _OF_SPACE = frozenset({
     "prune", "budget",
 })  # fmt: skip
 """Fields that are the same in a manifest and in its space."""
+
+
+def _make_design_entry(plan: Plan) -> DesignEntry:
+    name, fraction = plan.space.design.name, plan.aliasing
+    if fraction is None:
+        return DesignEntry(name=name)
+    return DesignEntry(
+        name=name,
+        n_run=fraction.n_run,
+        n_whole=fraction.n_whole,
+        resolution=fraction.resolution,
+        aliases=fraction.aliases,
+    )
 
 
 def _make_tuned_entry(cell: TunedCell) -> TunedEntry:
@@ -299,7 +328,21 @@ def _make_plan(manifest: SweepManifest, path: Path) -> Plan:
     cells |= {cell.cell_id: cell.base for cell in tuned}
     space = _rebuild_space(manifest, path, cells.values())
     return Plan(
-        space=space, by_cell_id=cells, trials=planned, n_combinations=len(cells), tuned=tuned, labels=manifest.labels
+        space=space,
+        by_cell_id=cells,
+        trials=planned,
+        n_combinations=len(cells),
+        tuned=tuned,
+        labels=manifest.labels,
+        aliasing=_read_aliasing(manifest.design),
+    )
+
+
+def _read_aliasing(design: DesignEntry | None) -> designs.Aliasing | None:
+    if design is None or design.n_run is None or design.n_whole is None:
+        return None
+    return designs.Aliasing(
+        n_run=design.n_run, n_whole=design.n_whole, resolution=design.resolution, aliases=design.aliases
     )
 
 
@@ -309,7 +352,7 @@ def _rebuild_space(manifest: SweepManifest, path: Path, cells: Iterable[TrialCon
         **{name: getattr(manifest, name) for name in _OF_SPACE},
         base={},
         factors={name: tuple(dict.fromkeys(flat[name] for flat in flats)) for name in manifest.factors},
-        design=designs.DESIGNS["cross"],
+        design=designs.DESIGNS[manifest.design.name if manifest.design else "cross"],
         include=(),
         exclude=(),
         when=(),

@@ -7,6 +7,7 @@ Nothing here imports pandas, torch or ray, and SciPy is imported only where a nu
 
 from orca_sweep.stats.across_tasks import InterquartileMean, interquartile_mean
 from orca_sweep.stats.contrasts import (
+    LEAST_PAIRS,
     Contrast,
     holm,
     paired_contrast,
@@ -78,6 +79,7 @@ from orca_sweep.stats.verdicts import (
 __all__ = [
     "LEAST_CELLS",
     "LEAST_EFFECTS",
+    "LEAST_PAIRS",
     "LEAST_SEEDS",
     "UNBOUNDED",
     "WORDS",

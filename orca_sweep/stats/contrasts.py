@@ -11,6 +11,8 @@ from orca_sweep.stats.intervals import Interval, check_level, is_rounding, t_int
 MOST_EXACT_PAIRS = 20
 """With more pairs, sign patterns are sampled instead of enumerated."""
 N_DRAWS = 99_999
+LEAST_PAIRS = 3
+"""With fewer pairs nothing is judged: two differences can be equal by chance, and then their t test looks certain."""
 LARGEST_EFFECT = 1e4
 """The largest result of ``smallest_effect``, in standard deviations."""
 
@@ -37,11 +39,11 @@ class Contrast:
     hedges_g: float
     """Mean difference in standard deviations of the metric between seeds, corrected for small n."""
     p_t: float
-    """Two-sided p of the paired t test."""
+    """Two-sided p of the paired t test; NaN below ``LEAST_PAIRS``."""
     p_sign_flip: float
     """Two-sided p of the sign-flip test."""
     smallest_p: float
-    """The smallest ``p_sign_flip`` that this number of pairs can reach, whatever the effect."""
+    """The smallest ``p_sign_flip`` that this number of pairs can reach, whatever the effect; NaN without pairs."""
 
     @property
     def incomplete(self) -> tuple[int, ...]:
@@ -64,8 +66,8 @@ def paired_contrast(
     other convention, the mean in standard deviations of the differences, is ``interval.mean / interval.sd``: the unit
     of `smallest_effect`.
 
-    One pair has a mean but no interval. If the differences have no spread, the t test does not apply: its p is 1 if all
-    differences are zero, else NaN.
+    One pair has a mean but no interval, and two pairs have an interval but no t test. If the differences have no
+    spread, the t test does not apply: its p is 1 if all differences are zero, else NaN.
 
     Source: Student (1908); Hedges (1981) for J; Cohen (1988) for the pooled standardiser in paired designs, and
     Cousineau (2020), "Approximating the distribution of Cohen's d_p in within-subject designs", for its df.
@@ -92,10 +94,17 @@ def paired_contrast(
         only_b=only_b,
         not_finite=not_finite,
         hedges_g=_hedges_g(of_a, of_b) if judged else math.nan,
-        p_t=two_sided_p(interval),
+        p_t=two_sided_p(interval) if n >= LEAST_PAIRS else math.nan,
         p_sign_flip=sign_flip_p(differences) if judged else math.nan,
-        smallest_p=smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1)),
+        smallest_p=_smallest_drawn_p(n),
     )
+
+
+def _smallest_drawn_p(n: int) -> float:
+    """Returns the smallest p of `sign_flip_p`, which draws patterns of many pairs; NaN without pairs."""
+    if n == 0:
+        return math.nan
+    return smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1))
 
 
 def has_spread(interval: Interval) -> bool:

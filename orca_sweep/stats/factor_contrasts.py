@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orca_sweep.stats.contrasts import Contrast, holm, paired_contrast
+from orca_sweep.stats.contrasts import LEAST_PAIRS, Contrast, holm, paired_contrast
 from orca_sweep.stats.fractions import AliasSet, Fraction
 from orca_sweep.stats.intervals import is_rounding
 from orca_sweep.stats.modes import Mode
 from orca_sweep.stats.verdicts import Verdict, Word, describe_reason, judge_contrasts
 
-LEAST_SEEDS = 3
+LEAST_SEEDS = LEAST_PAIRS
 """With two seeds, the spread of two numbers is all that a test knows of noise."""
 
 
@@ -170,7 +170,7 @@ def _contrast_set(table: FactorialValues, of: AliasSet, level: float) -> FactorC
 
 
 def judge_factors(
-    contrasts: Sequence[FactorContrast], margin: float, alpha: float = 0.05, mode: Mode = "min"
+    contrasts: Sequence[FactorContrast], margin: float | None, alpha: float = 0.05, mode: Mode = "min"
 ) -> tuple[JudgedContrast, ...]:
     """Returns the contrasts with their words; all main effects are one family of Holm's procedure, interactions another.
 
@@ -189,7 +189,7 @@ def judge_factors(
 
 
 def _judge_family(
-    family: Sequence[FactorContrast], margin: float, alpha: float, mode: Mode
+    family: Sequence[FactorContrast], margin: float | None, alpha: float, mode: Mode
 ) -> Iterator[JudgedContrast]:
     enough = [of for of in family if of.contrast.interval.n >= LEAST_SEEDS]
     verdicts = iter(judge_contrasts([of.contrast for of in enough], margin, alpha, mode))

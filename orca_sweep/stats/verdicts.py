@@ -12,8 +12,10 @@ from an A/A cell. For the paired difference a - b of a metric for which lower is
 The true difference lies within the margin or on one side of it. If it lies within, only helps and hurts can be wrong, and
 the 1 - alpha interval misses the truth at a rate of alpha. If it lies outside, a wrong word requires that the upper (or
 lower) end of the 1 - 2 alpha interval falls on the wrong side of it, again at a rate of alpha. So a contrast judged alone
-gets a wrong word at a rate of at most alpha, without a correction between the words (undecided is never wrong). With M = 0
-the rule is the paired t test, and no contrast can be shown to make no difference.
+gets a wrong word at a rate of at most alpha, without a correction between the words (undecided is never wrong). With M = 0,
+or without a margin, the rule is the paired t test, and no contrast can be shown to make no difference.
+
+Below three pairs nothing is judged and no p counts: two differences may be equal by chance.
 
 **Many contrasts.** Holm's procedure is applied twice: to the p values of helps-or-hurts and to those of no difference. Among
 all contrasts of the family, the probability of any wrong helps or hurts is then at most alpha, and so is that of any wrong
@@ -30,8 +32,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from orca_sweep.stats.contrasts import Contrast, has_spread, holm, t_tail, two_sided_p
-from orca_sweep.stats.digits import Digits, digits_of_intervals, format_number, to_ascii
+from orca_sweep.stats.contrasts import LEAST_PAIRS, Contrast, has_spread, holm, t_tail, two_sided_p
+from orca_sweep.stats.digits import Digits, digits_of_intervals, format_number, refine_digits
 from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding
 from orca_sweep.stats.modes import Mode, as_cost
 
@@ -40,7 +42,7 @@ WORDS: tuple[Word, ...] = get_args(Word)
 
 
 Reason = Literal["no-margin", "incomplete", "too-few-pairs", "no-spread"]
-"""Why a contrast cannot be judged: no margin, seeds without a pair, fewer than two pairs, or equal nonzero differences."""
+"""Why a contrast cannot be judged: no margin, seeds without a pair, fewer than three pairs, or equal nonzero differences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ class Verdict:
     """The 1 - alpha interval of the mean difference over complete pairs; helps and hurts are judged by it."""
     inner: Interval
     """The 1 - 2 alpha interval; no meaningful difference is judged by it."""
-    margin: float
+    margin: float | None
+    """None if there is none, so that the difference is judged against zero."""
     mode: Mode
     incomplete: tuple[int, ...]
     """Seeds without a complete pair."""
@@ -66,6 +69,8 @@ class Verdict:
     """Number of contrasts judged together: the family of Holm's procedure."""
     excludes_zero: bool
     """Whether the 1 - alpha interval of this contrast alone lies on one side of zero."""
+    digits: Digits
+    """The digits that the numbers of its row show."""
 
     @property
     def sentence(self) -> str:
@@ -99,28 +104,28 @@ def _one_sided_ps(interval: Interval, margin: float) -> tuple[float, float]:
     """Returns the p of "the mean is at most -margin" and of "the mean is at least margin", two one-sided t tests (TOST).
 
     P(T >= (margin + mean) / se) and P(T >= (margin - mean) / se) with n - 1 degrees of freedom. They are NaN with fewer than
-    two differences, with one that is not finite, or if all are equal but not zero, and 0 if all are zero.
+    three differences, with one that is not finite, or if all are equal but not zero, and 0 if all are zero.
 
     Source: Schuirmann (1987); Lakens (2017).
     """
-    if math.isnan(interval.sd) or math.isnan(margin):
+    if math.isnan(interval.sd) or math.isnan(margin) or interval.n < LEAST_PAIRS:
         return math.nan, math.nan
     if not has_spread(interval):
         return (0.0, 0.0) if interval.mean == 0 else (math.nan, math.nan)
     return t_tail(interval, margin + interval.mean), t_tail(interval, margin - interval.mean)
 
 
-def _check_arguments(margin: float, alpha: float) -> None:
-    if margin < 0 or math.isinf(margin):
+def _check_arguments(margin: float | None, alpha: float) -> None:
+    if margin is not None and (margin < 0 or math.isinf(margin)):
         raise ValueError(f"margin = {margin}: it must be a finite difference, 0 or more.")
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha = {alpha}: it must lie between 0 and 0.5.")
 
 
-def judge_contrast(contrast: Contrast, margin: float, alpha: float = 0.05, mode: Mode = "min") -> Verdict:
+def judge_contrast(contrast: Contrast, margin: float | None, alpha: float = 0.05, mode: Mode = "min") -> Verdict:
     """Returns the verdict on a contrast judged alone, for a metric of this mode; see the rule above.
 
-    A contrast that cannot be judged (fewer than two pairs, incomplete pairs, a NaN margin, or differences that are all equal
+    A contrast that cannot be judged (fewer than three pairs, incomplete pairs, a NaN margin, or differences that are all equal
     but not zero) is undecided and has a reason.
 
     Raises:
@@ -131,13 +136,16 @@ def judge_contrast(contrast: Contrast, margin: float, alpha: float = 0.05, mode:
 
 def judge_contrasts(
     contrasts: Sequence[Contrast],
-    margins: float | Sequence[float],
+    margins: float | Sequence[float | None] | None,
     alpha: float = 0.05,
     modes: Mode | Sequence[Mode] = "min",
+    digits: Sequence[Digits] = (),
 ) -> tuple[Verdict, ...]:
     """Returns the verdicts on a family of contrasts judged together, in order; see the rule above.
 
     ``margins`` and ``modes`` have one value for all contrasts, or one for each, since tasks differ in unit and mode. A
+    margin of None means that there is none: the difference is judged against zero. NaN means that it must not be judged
+    without one. ``digits`` are those of the table that a contrast stands in; without them, each contrast has its own. A
     contrast that cannot be judged does not count in the family.
 
     Raises:
@@ -147,17 +155,18 @@ def judge_contrasts(
     if len(all_modes) != len(contrasts):
         raise ValueError(f"{len(all_modes)} modes for {len(contrasts)} contrasts: give one for all, or one each.")
     n = len(contrasts)
-    all_margins = [float(margins)] * n if isinstance(margins, int | float) else [float(margin) for margin in margins]
+    all_margins = [margins] * n if margins is None or isinstance(margins, int | float) else list(margins)
     if len(all_margins) != len(contrasts):
         raise ValueError(f"{len(all_margins)} margins for {len(contrasts)} contrasts: give one for all, or one each.")
     for margin in all_margins:
         _check_arguments(margin, alpha)
+    all_digits = digits or [digits_of_intervals([contrast.interval]) for contrast in contrasts]
     questions = [
-        _Question(contrast=contrast, margin=margin, mode=mode, alpha=alpha)
-        for contrast, margin, mode in zip(contrasts, all_margins, all_modes, strict=True)
+        _Question(contrast=contrast, margin=margin, mode=mode, alpha=alpha, digits=shown)
+        for contrast, margin, mode, shown in zip(contrasts, all_margins, all_modes, all_digits, strict=True)
     ]
-    beyond = [_beyond_p(question.contrast.interval, question.margin) for question in questions]
-    within = [max(_one_sided_ps(question.contrast.interval, question.margin)) for question in questions]
+    beyond = [_beyond_p(question.contrast.interval, question.limit) for question in questions]
+    within = [max(_one_sided_ps(question.contrast.interval, question.limit)) for question in questions]
     n_judged = sum(not math.isnan(p) for p in beyond)
     adjusted = zip(holm(beyond).tolist(), holm(within).tolist(), strict=True)
     return tuple(_judge(question, *ps, n_judged) for question, ps in zip(questions, adjusted, strict=True))
@@ -168,13 +177,19 @@ class _Question:
     """A contrast and what it is judged against."""
 
     contrast: Contrast
-    margin: float
+    margin: float | None
     mode: Mode
     alpha: float
+    digits: Digits
+
+    @property
+    def limit(self) -> float:
+        """The margin, or zero if there is none."""
+        return 0.0 if self.margin is None else self.margin
 
 
 def _beyond_p(interval: Interval, margin: float) -> float:
-    return math.nan if math.isnan(margin) else two_sided_p(interval, margin)
+    return math.nan if math.isnan(margin) or interval.n < LEAST_PAIRS else two_sided_p(interval, margin)
 
 
 def _judge(question: _Question, p_beyond: float, p_within: float, n_contrasts: int) -> Verdict:
@@ -190,7 +205,8 @@ def _judge(question: _Question, p_beyond: float, p_within: float, n_contrasts: i
         p_beyond=p_beyond,
         p_within=p_within,
         n_contrasts=n_contrasts,
-        excludes_zero=two_sided_p(interval) <= alpha,
+        excludes_zero=_beyond_p(interval, 0.0) <= alpha,
+        digits=question.digits,
     )
 
 
@@ -202,11 +218,11 @@ def _choose_word(cost: float, p_beyond: float, p_within: float, alpha: float) ->
 
 def _find_reason(question: _Question) -> Reason | None:
     interval = question.contrast.interval
-    if math.isnan(question.margin):
+    if math.isnan(question.limit):
         return "no-margin"
     if math.isnan(interval.mean) and question.contrast.incomplete:
         return "incomplete"
-    if interval.n < 2:
+    if interval.n < LEAST_PAIRS:
         return "too-few-pairs"
     return "no-spread" if interval.mean != 0 and not has_spread(interval) else None
 
@@ -222,9 +238,9 @@ def describe_reason(verdict: Verdict) -> str:
         case "incomplete":
             return f"{_name_seeds(verdict.incomplete)} no complete pair"
         case "too-few-pairs":
-            return f"{_count_pairs(n)}, and at least two are needed"
+            return f"{_count_pairs(n)}, and at least {LEAST_PAIRS} are needed"
         case "no-spread":
-            return f"all {n} differences are {mean:+.3g}, so their spread is unknown"
+            return f"all {n} differences are {format_number(mean, verdict.digits, '+')}, so their spread is unknown"
 
 
 def write_verdict(verdict: Verdict) -> str:
@@ -233,10 +249,11 @@ def write_verdict(verdict: Verdict) -> str:
         return f"Cannot be judged: {describe_reason(verdict)}."
     shown = verdict.inner if verdict.word == "no meaningful difference" else verdict.outer
     gaps = f"; {_name_seeds(verdict.incomplete)} none" if verdict.incomplete else ""
-    digits = digits_of_intervals([shown])
-    low, high = (to_ascii(format_number(end, digits, "+")) for end in (shown.low, shown.high))
+    digits = refine_digits(verdict.digits, (verdict.outer.half_width, verdict.outer.sd), verdict.outer.mean)
+    low, high = (format_number(end, digits, "+") for end in (shown.low, shown.high))
     numbers = f"{100 * shown.level:.4g}% interval {low} to {high}, {_count_pairs(shown.n)}{gaps}"
     family = f" after correction for {verdict.n_contrasts} contrasts" if verdict.n_contrasts > 1 else ""
+    family += ", with no margin" if verdict.margin is None else ""
     subject = "The error" if verdict.mode == "min" else "The score"
     return f"{subject} {_describe_change(shown.mean, digits)} ({numbers}), {_describe_side(verdict)}{family}: {verdict.word}."
 
@@ -244,10 +261,16 @@ def write_verdict(verdict: Verdict) -> str:
 def _describe_change(mean: float, digits: Digits) -> str:
     if mean == 0:
         return "does not change"
-    return f"{'rises' if mean > 0 else 'falls'} by {format_number(abs(mean), digits)}"
+    size = format_number(abs(mean), digits)
+    return f"{'rises' if mean > 0 else 'falls'} by {size if size.strip('0.') else f'{abs(mean):.1g}'}"
 
 
 def _describe_side(verdict: Verdict) -> str:
+    if verdict.margin is None:
+        if verdict.word in ("helps", "hurts"):
+            return "beyond zero"
+        differs = "not zero by itself, but " if verdict.excludes_zero else ""
+        return f"{differs}not shown to differ from zero" if verdict.word == "undecided" else "zero in all pairs"
     margin = f"the margin of {verdict.margin:.3g}"
     if verdict.word in ("helps", "hurts"):
         return f"beyond {margin}"

@@ -548,7 +548,7 @@ def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa,
 def test_one_seed_is_too_few(tmp_path):
     parts = [cell("image", levels, SAME, [0]) for levels in (NAIVE, trained())]
     finding, _ = judged(tables(tmp_path, *parts), "1")
-    assert finding.verdict.endswith("because image: 1 pair, and at least two are needed")
+    assert finding.verdict.endswith("because image: 1 pair, and at least 3 are needed")
 
 
 def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(tmp_path):

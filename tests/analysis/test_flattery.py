@@ -124,7 +124,7 @@ def test_what_is_not_whole_is_left_out_and_named(tmp_path):
     assert record["cell"].note == "left out, since they lack results: proxy dummy (seed 1)"
     assert record["cell"].of == "choice among 3 cells by their means over seeds"
     assert (record["cell"].by_validation, record["cell"].by_test) == ("proxy photo-patches",) * 2
-    assert record["seed"].note == "left out: 1 cells with fewer than two ok seeds"
+    assert record["seed"].note == "left out: 1 cell with fewer than two ok seeds"
     assert record["epoch"].note == (
         "seeds have different numbers of ok cells, and each counts once: 0 (4), 1 (2), 2 (3)"
     )

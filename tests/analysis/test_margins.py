@@ -187,8 +187,12 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
     )
     assert second["verdict"] == "helps"
     assert (
-        "Verdicts are judged against a margin of 0.2: fixed in the space s."
+        "Verdicts are judged against a margin of 0.2, fixed in the space s."
         in table_effects.build_tables(effects)[0].caption
+    )
+    assert second["margin"] == ""  # not 0, which somebody could have fixed
+    assert (
+        "judged against zero, with no margin, because none is given" in table_effects.build_tables(effects)[1].caption
     )
     titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(effects).axes]
     assert titles == ["base none, margin 0.2, fixed in the space", "base none, no margin"]

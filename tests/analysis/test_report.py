@@ -46,6 +46,7 @@ from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
 from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
+BOTH = {**MNIST, "finetune.freeze": "body"}
 SECTIONS = ("completeness", "verdicts", "figures", "effects", "results", "curves", "realised", "methods", "downloads")
 
 
@@ -101,6 +102,66 @@ def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
     task = table_effects.compute(r.read_results(tmp_path / "tables")).tasks[0]
     assert task.rows[0].verdict.sentence in read.words("verdicts")
     assert f"helps mnist5k {MINUS}0.1000 [{MINUS}0.1088, {MINUS}0.0912] n = 5 pairs" in read.words("verdicts")
+
+
+def test_without_a_margin_the_page_names_none(tmp_path):
+    text = Read(made_page(two_cells(tmp_path))).words("verdicts")
+    assert "Margin: none, because none is given or fixed and there is no A/A cell" in text
+    assert "beyond zero, with no margin: helps" in text
+    assert not re.search(r"margin (of )?0\b", text)
+
+
+def test_two_seeds_judge_nothing_anywhere_on_the_page(tmp_path):
+    results = sweep_folder(tmp_path, cell_rows(NONE, [0.3, 0.31]), cell_rows(MNIST, [0.1, 0.1100001]))
+    (line,) = compute(results).tasks[0].lines
+    assert (line.word, line.p_holm[0], line.hedges_g[0]) == ("undecided", "\u2013", "\u2013")
+    read = Read(made_page(results))
+    assert "Cannot be judged: 2 pairs, and at least 3 are needed." in read.words("verdicts")
+    assert "No comparison can be judged with 2 pairs: at least 3 are needed." in read.words("methods")
+    assert "helps" not in read.words("effects").replace("helps undecided", "")
+
+
+def test_without_an_ok_trial_no_direction_is_guessed(tmp_path):
+    failed = [cell_rows(levels, [None] * 3, status="failed") for levels in (NONE, MNIST)]
+    read = Read(made_page(sweep_folder(tmp_path, *failed), ["proxies"]))
+    for section in ("header", "verdicts", "figures", "effects", "results", "methods"):
+        text = read.words(section)
+        assert not re.search(r"(?<!or )(lower|higher) is better|is an improvement|the first is better", text), section
+    assert "digits: metric not known yet" in read.words("header")
+    (line,) = compute(r.read_results(tmp_path / "tables")).tasks[0].lines
+    assert line.smallest_p[0] == "\u2013"  # not 1: zero pairs have no test
+
+
+def test_a_single_trial_is_counted_in_the_singular(tmp_path):
+    read = Read(made_page(sweep_folder(tmp_path, cell_rows(NONE, [0.1]))))
+    assert "1 of 1 planned trial is ok." in read.words("header")
+    assert "1 trials" not in "".join(read.words_of.values())
+
+
+@pytest.mark.parametrize("role", ["aa", "search"])
+def test_a_page_of_nothing_but_repeats_or_candidates_is_no_refusal(tmp_path, role):
+    parts = [[trial({"task": "digits", **NONE}, seed, 0.1, role) for seed in range(3)]]
+    read = Read(made_page(sweep_folder(tmp_path, *parts)))
+    assert "There is nothing to compare" in read.words("verdicts")
+    assert "error" in read.words("results")
+    assert "nothing;" not in read.words("methods") and " 0 cells" not in read.words("methods")
+
+
+def test_seconds_of_reused_stages_are_marked_and_not_averaged(tmp_path):
+    fresh = {"embedder_s": 8.0, "n_embedder_steps": 20, "reused": ""}
+    loaded = {"embedder_s": 0.012, "n_embedder_steps": 20, "reused": "pretrain,embedder"}
+    rows = [cell_rows(NONE, [0.1, 0.1]), cell_rows(MNIST, [0.1, 0.1], **fresh), cell_rows(BOTH, [0.1, 0.1], **loaded)]
+    rows[1][0][1].update(loaded)
+    text = Read(made_page(sweep_folder(tmp_path, *rows, factors=("proxy", "finetune.freeze")))).words("realised")
+    assert "8; 1 reused" in text and "0.012" not in text
+    assert re.search(r"mnist5k · body ?2 ?20 ?reused", text)
+
+
+def test_the_page_says_why_it_has_no_effects_of_factors(tmp_path):
+    one, two = {"proxy": "none", "finetune.freeze": "body"}, {"proxy": "mnist", "finetune.freeze": "none"}
+    parts = [cell_rows({**NONE, "finetune.freeze": "none"}, BASE), cell_rows(one, BASE), cell_rows(two, BETTER)]
+    results = sweep_folder(tmp_path, *parts, factors=("proxy", "finetune.freeze"))
+    assert "No effects of factors, only of cells" in Read(made_page(results)).words("effects")
 
 
 def test_the_head_says_when_the_last_trial_ended(tmp_path):
@@ -280,7 +341,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "Fine-tuning used 20 epochs and a peak learning rate of 0.001.",
         "The data were split into 100 training, 50 validation, and 60 test samples, without overlap.",
         "split seed 3", "the metric on test data at the epoch with the best validation metric",
-        "95% Student-t", "No comparison can be made yet.",
+        "95% Student-t", "No comparison can be judged yet.",
         "from the A/A cell of proxy none", "Nothing was tuned; all cells share a fine-tuning learning rate of 0.001.",
     ):  # fmt: skip
         assert words in prose, words
@@ -392,7 +453,7 @@ SIZES = [{"data.n_train": 50}, {"data.n_train": 100}]
     ("parts", "about", "state"),
     [
         ([UNRUN], {"revealed": False}, "0 of 4 planned trials are ok."),
-        ([cell_rows_with_curves(NONE, [0.1])], {}, "1 of 1 planned trials are ok."),
+        ([cell_rows_with_curves(NONE, [0.1])], {}, "1 of 1 planned trial is ok."),
         ([cell_rows(NONE, [None, None]), cell_rows(MNIST, [None, None])], {}, "0 of 4 planned trials are ok."),
         ([SEARCHED], {"tune": {"finetune.lr": []}}, "Candidates of tuning: 2 of 2 ok; they are in no mean."),
         ([SEARCHED, UNRUN], {"tune": {"finetune.lr": []}}, "0 of 4 planned trials are ok."),

@@ -120,6 +120,10 @@ SWEEPS = {
     "fixed draws": (cells(tuple({**of, "seed_varies": "data-split"} for of in (NONE, MNIST))), {}),
     "freezing": (cells(**{"finetune.freeze": "body", "finetune.freeze_epochs": "5"}), {}),
     "adapters": (cells(**{"finetune.lora_rank": 4, "finetune.grad_clip": 1.0, "finetune.accumulation": 2}), {}),
+    "one at a time": (cells((NONE, MNIST)), {"design": {"name": "one_at_a_time"}}),
+    "zip": (cells((NONE, MNIST)), {"design": {"name": "zip"}}),
+    "half fraction": (cells((NONE, MNIST)), {"design": {"name": "fraction", "n_run": 8, "n_whole": 16, "resolution": 4}}),
+    "two seeds": (cells(seeds=2), {}),
     "hours": (cells(**{**TIMED, "wall_time_s": 3.6e6}), {}),
 }  # fmt: skip
 FLAWS = {
@@ -185,6 +189,22 @@ def test_the_reader_of_prose_sees_mistakes(text):
 
 def read_prose(folder, name):
     return tuple(" ".join(part) for part in write_prose(folder, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "one at a time",
+            "We changed one factor at a time, from the cell in which all factors have their first level.",
+        ),
+        ("zip", "We ran the listed combinations of levels (zip)."),
+        ("half fraction", "We ran 8 of the 16 combinations of the levels, a regular half fraction of resolution IV."),
+        ("two seeds", "No comparison can be judged with 2 pairs: at least 3 are needed."),
+    ],
+)
+def test_the_design_and_what_its_seeds_can_show_are_said(tmp_path, name, words):
+    assert words in read_prose(tmp_path, name)[0]
 
 
 def test_tuning_names_its_method_ranges_effort_seeds_and_rule(tmp_path):

@@ -24,6 +24,7 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.report import record as report
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.space.tuning import Range, optuna_next
+from orca_sweep.stats.digits import to_ascii
 from orca_sweep.stats.modes import as_cost, best_value, describe_mode, is_better, worst_value
 from orca_sweep.tasks import LOSSES, METRICS, Loss, Metric
 from orca_sweep.tasks.losses import make_loss
@@ -129,7 +130,7 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     assert (word_of["picture"], word_of["sketch"]) == ("tracks", "does not track")
     (six,) = next(task.judgements for task in high.findings[5].tasks if task.task == "picture")
     assert six.estimate < 0 and six.margin == -0.3
-    assert "since a higher metric is better, the most that counts is -0.3" in six.sentence
+    assert "since a higher metric is better, the most that counts is -0.3" in to_ascii(six.sentence)
     assert "above zero: the first is better" in claims.build_tables(high)[1].caption
     claims.plot(high)
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, find_unmatched
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
-from orca_sweep.analysis.tables import by_task, find_varying, levels_of, replicated
+from orca_sweep.analysis.tables import (
+    UNKNOWN_METRIC,
+    by_task,
+    describe_direction,
+    find_varying,
+    levels_of,
+    replicated,
+)
 from orca_sweep.analysis.writing import format_p
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import WORDS
@@ -72,6 +79,8 @@ class TaskLines:
     @property
     def better(self) -> str:
         """Whether a lower or a higher metric is better, in words."""
+        if self.metric == UNKNOWN_METRIC:
+            return describe_direction(self.metric, self.mode)
         sign = "negative" if self.mode == "min" else "positive"
         return f"{describe_mode(self.mode)}, so a {sign} difference is an improvement"
 
@@ -111,7 +120,7 @@ def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
         paths=paths,
         base=levels_of(task.base, paths),
         base_id=task.base.cell_id,
-        margin=f"{task.margin.value:.3g}",
+        margin=task.margin.number,
         margin_source=task.margin.source,
         lines=tuple(
             _make_line(row, paths, digits, find_unmatched(realised, task.base.cell_id, row.cell.cell_id))

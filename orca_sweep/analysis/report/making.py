@@ -12,7 +12,7 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.pictures import draw
 from orca_sweep.analysis.report.record import Additions, Source, compute
 from orca_sweep.analysis.report.rendering import render_page
-from orca_sweep.analysis.writing import check_replaceable, replace_whole
+from orca_sweep.analysis.writing import Table, check_replaceable, replace_whole
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results
 
@@ -90,8 +90,14 @@ def _make_additions(results: Results, comparable: Results, asked: Asked, sources
         made_at=asked.made_at,
         claims=claims.build_tables(claims.compute(comparable, options)),
         flattery=flattery.build_tables(flattery.compute(comparable, asked.level)) if is_open else (),
-        noise=seed_noise.build_source_tables(seed_noise.compute(results, asked.base, level=asked.level)),
+        noise=_build_noise_tables(results, asked),
     )
+
+
+def _build_noise_tables(results: Results, asked: Asked) -> tuple[Table, ...]:
+    if (results.trials["role"] == "aa").all():
+        return ()  # an A/A cell without its reference shows no noise
+    return seed_noise.build_source_tables(seed_noise.compute(results, asked.base, level=asked.level))
 
 
 def list_sources(folder: Path, results: Results) -> list[Source]:

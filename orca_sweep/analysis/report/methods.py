@@ -6,8 +6,8 @@ names the tasks.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.report.settings import (
@@ -31,6 +31,7 @@ from orca_sweep.analysis.table_effects import Effects, TaskEffects
 from orca_sweep.analysis.tables import by_task, describe_scales, replicated
 from orca_sweep.analysis.writing import count_things, format_p, format_percent
 from orca_sweep.results import Cell, Results
+from orca_sweep.stats import LEAST_PAIRS
 from orca_sweep.stats.modes import describe_mode
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ DIGITS = 12
 
 
 def describe_methods(
-    results: Results, cells: Sequence[Cell], effects: Effects | None, *, level: float, column: str
+    results: Results,
+    cells: Sequence[Cell],
+    effects: Effects | None,
+    *,
+    level: float,
+    column: str,
+    has_factors: bool = False,
 ) -> tuple[str, ...]:
     """Returns the paragraphs: design, training, tuning, data, metric and choice of epochs, statistics."""
     settings = Settings(results, replicated(cells))
@@ -51,7 +58,7 @@ def describe_methods(
         (*describe_tuning(settings), *describe_rules(results)),
         _describe_data(settings),
         _describe_choice(results, cells, column),
-        _describe_statistics(effects, cells, level),
+        (*_describe_statistics(effects, cells, level), _describe_factor_effects() if has_factors else ""),
     )
     return tuple(" ".join(sentences) for part in parts if (sentences := [text for text in part if text]))
 
@@ -63,7 +70,7 @@ def _describe_design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
     cells = replicated(every)
     if len(results.spaces) > 1:
         yield f"The trials come from {len(results.spaces)} sweeps: {join_names(results.spaces)}."
-    yield from _describe_cells(cells)
+    yield from _describe_cells(cells, results)
     seeds = {tuple(sorted(cell.statuses)) for cell in cells if cell.trials}
     if seeds:
         yield f"{'Each' if len(cells) > 1 else 'The'} cell was planned with {_describe_seeds(seeds)}."
@@ -81,7 +88,7 @@ def _describe_design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
     yield from results.notes
 
 
-def _describe_cells(cells: Sequence[Cell]) -> Iterable[str]:
+def _describe_cells(cells: Sequence[Cell], results: Results) -> Iterable[str]:
     tasks = by_task(cells)
     named = (
         count_things(len(tasks), "task") + f" ({join_names(tasks)})"
@@ -89,6 +96,9 @@ def _describe_cells(cells: Sequence[Cell]) -> Iterable[str]:
         else f"the task {join_names(tasks)}"
     )
     per_task = f", {format_span({len(of_task) for of_task in tasks.values()})} on each" if len(tasks) > 1 else ""
+    if not cells:
+        yield "The tables have only A/A cells: the cells that they repeat are not in them, so nothing can be compared."
+        return
     verb = "compared" if len(cells) > 1 else "ran"
     yield f"We {verb} {count_things(len(cells), 'cell')} on {named}{per_task}; a cell is one combination of settings."
     levels = varied_levels(cells)
@@ -97,14 +107,44 @@ def _describe_cells(cells: Sequence[Cell]) -> Iterable[str]:
         return
     varied = join_words(f"the {name_field(path)} ({shorten_list(values)})" for path, values in levels.items())
     yield f"We varied {varied}."
+    entries = [rules["design"] for rules in results.rules.values() if "design" in rules]
+    design = entries[0] if len(results.rules) == len(entries) == 1 else {}
     n_combinations = math.prod(len(values) for values in levels.values())
-    if len(levels) > 1 and len(tasks) == 1:
+    if design.get("name", "cross") != "cross":
+        yield _describe_named_design(design)
+    elif len(levels) > 1 and len(tasks) == 1:
         yield (
             f"These are all {n_combinations} combinations of the levels."
             if n_combinations == len(cells)
             else f"These are {len(cells)} of the {n_combinations} combinations of the levels, where combinations that amount"
             " to the same work count as one cell."
         )
+
+
+DESIGNS = {
+    "zip": "We ran the listed combinations of levels (zip).",
+    "one_at_a_time": "We changed one factor at a time, from the cell in which all factors have their first level.",
+    "drop_one": "We switched off one factor at a time, from the cell in which all factors are on.",
+    "add_one": "We switched on one factor at a time, from the cell in which all factors are off.",
+}
+"""What each design but the cross ran, in words."""
+ROMAN = {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII"}
+SHARES = {2: "half", 4: "quarter", 8: "eighth"}
+
+
+def _describe_named_design(design: Mapping[str, Any]) -> str:
+    name = str(design["name"])
+    if name != "fraction":
+        return DESIGNS.get(name, f"The combinations are those of the design {name}.")
+    n_run, n_whole, resolution = int(design["n_run"]), int(design["n_whole"]), design.get("resolution")
+    if resolution is None:
+        return f"These are all {n_whole} combinations of the levels."
+    share = SHARES.get(n_whole // n_run)
+    fraction = f"a regular {share} fraction" if share else "a regular fraction"
+    return (
+        f"We ran {n_run} of the {n_whole} combinations of the levels, {fraction} of resolution"
+        f" {ROMAN.get(resolution, resolution)}."
+    )
 
 
 def _describe_seeds(sets: Iterable[tuple[int, ...]]) -> str:
@@ -249,6 +289,13 @@ def _describe_statistics(effects: Effects | None, cells: Sequence[Cell], level: 
         )
 
 
+def _describe_factor_effects() -> str:
+    return (
+        "Effects of factors are judged in the same way from one contrast of cell means per seed, without a pooled variance;"
+        " Holm's procedure is applied over the main effects and, separately, over the interactions."
+    )
+
+
 def _name_levels(cell: Cell) -> str:
     """Returns 'proxy: none, frozen parts: body'."""
     named = (f"{name_field(path)}: {join_names([level])}" for path, level in cell.labels.items())
@@ -258,7 +305,10 @@ def _name_levels(cell: Cell) -> str:
 def _describe_family(tasks: Sequence[TaskEffects]) -> str:
     n_judged = {task.rows[0].verdict.n_contrasts for task in tasks}
     if n_judged == {0}:
-        return "No comparison can be made yet."
+        few = [row.contrast.interval.n for task in tasks for row in task.rows if row.verdict.reason == "too-few-pairs"]
+        if not any(few):
+            return "No comparison can be judged yet."
+        return f"No comparison can be judged with {count_things(max(few), 'pair')}: at least {LEAST_PAIRS} are needed."
     n, of = count_span(n_judged, "comparison"), " of a task" * (len(tasks) > 1)
     corrected = f"The paired t tests are corrected with Holm's procedure for the {n}{of} that can be made. "
     alone = "With a single comparison, the paired t test needs no correction. "
@@ -272,12 +322,18 @@ def _describe_family(tasks: Sequence[TaskEffects]) -> str:
 
 def _describe_margins(effects: Effects, tasks: Sequence[TaskEffects]) -> Iterable[str]:
     inner = format_percent(2 * effects.level - 1)
+    has_margin = any(task.margin.kind != "none" for task in tasks)
+    tests = f"(two one-sided tests, {inner} interval)"
+    same = f", makes no meaningful difference if the difference is shown to lie within it {tests},"
     yield (
-        "A cell helps or hurts if its corrected test places the difference beyond the margin, makes no meaningful difference"
-        f" if the difference is shown to lie within it (two one-sided tests, {inner} interval), and is undecided otherwise."
+        f"A cell helps or hurts if its corrected test places the difference beyond {'the margin' if has_margin else 'zero'}"
+        f"{same if has_margin else ''}{',' * (not has_margin)} and is undecided otherwise."
     )
+    if all(task.margin.kind == "none" for task in tasks):
+        yield f"There is no margin, {by_text({task.task: task.margin.source for task in tasks})}."
+        return
     yield f"The margin is {by_text({task.task: _describe_margin(task.margin) for task in tasks})}."
 
 
 def _describe_margin(margin: Margin) -> str:
-    return f"{margin.value:.3g}, {margin.source}"
+    return f"{margin.number}, {margin.source}"

@@ -7,7 +7,7 @@ two, so such comparisons are marked as not matched.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ FROM_STAGES = {
 }
 """Stage and column of the stages and epochs tables to sum, for an amount that the trials table lacks."""
 SECONDS = {"embedder_s": "embedder, s", "finetune_s": "fine-tuning, s", "alone_s": "whole trial alone, s"}
+REUSED = {"embedder_s": ("embedder",), "finetune_s": ("finetune", "finetune-prefix")}
+"""The stored stages that make the seconds of a trial mean nothing, since it only loaded them."""
 SAME = 1e-3
 """Amounts that differ by at most this share are equal."""
 
@@ -49,6 +51,8 @@ class Amount:
     mean: float
     low: float
     high: float
+    n_reused: int = 0
+    """Trials that took this stage, or a part of it, from the store; their seconds do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,7 @@ class TaskRealised:
 def measure_realised(results: Results, cells: Sequence[Cell]) -> tuple[TaskRealised, ...]:
     """Returns what every cell did, by task, without columns that no ok trial has."""
     ok = _measure_trials(results)
-    amounts = ok[[*AMOUNTS, *SECONDS]].to_numpy(dtype=float)
+    amounts = ok[[*AMOUNTS, *SECONDS, *(f"{column} reused" for column in REUSED)]].to_numpy(dtype=float)
     by_cell = {str(cell_id): amounts[rows] for cell_id, rows in ok.groupby("cell_id", sort=False).indices.items()}
     return tuple(_measure_task(task, task_cells, by_cell) for task, task_cells in by_task(cells).items())
 
@@ -103,10 +107,22 @@ def _measure_trials(results: Results) -> "pd.DataFrame":
     columns: dict[str, Any] = {"cell_id": ok["cell_id"]}
     for column in AMOUNTS:
         columns[column] = _measure_column(results, ok, column)
-    for column in ("embedder_s", "finetune_s"):
-        columns[column] = _read_numbers(ok, column)
+    for column, stages in REUSED.items():
+        is_reused = _find_reused(ok, stages)
+        columns[column] = _read_numbers(ok, column).where(~is_reused)
+        columns[f"{column} reused"] = is_reused.astype(float)
     columns["alone_s"] = _read_numbers(ok, "wall_time_s") + _read_numbers(ok, "reused_s").fillna(0.0)
     return ok[[]].assign(**columns)
+
+
+def _find_reused(ok: "pd.DataFrame", stages: Sequence[str]) -> "pd.Series[Any]":
+    """Returns whether each trial took one of these stages from the store."""
+    import pandas as pd
+
+    if "reused" not in ok:
+        return pd.Series(False, index=ok.index)
+    names = ok["reused"].fillna("").astype(str).str.split(",")
+    return names.map(lambda known: any(stage in known for stage in stages)).astype(bool)
 
 
 def _read_numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
@@ -148,8 +164,12 @@ def _count_embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Se
 def _measure_task(task: str, cells: Sequence[Cell], by_cell: Mapping[str, np.ndarray]) -> TaskRealised:
     paths = find_varying(cells)
     rows = tuple(_measure_row(cell, paths, by_cell.get(cell.cell_id)) for cell in cells)
-    known = tuple(c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
+    known = tuple(c for c in (*AMOUNTS, *SECONDS) if any(_is_known(row.amounts[c]) for row in rows))
     return TaskRealised(task=task, paths=paths, columns=known, rows=rows)
+
+
+def _is_known(amount: Amount) -> bool:
+    return math.isfinite(amount.mean) or amount.n_reused > 0
 
 
 def _measure_row(cell: Cell, paths: Sequence[str], ok: np.ndarray | None) -> Row:
@@ -157,6 +177,8 @@ def _measure_row(cell: Cell, paths: Sequence[str], ok: np.ndarray | None) -> Row
     columns = (*AMOUNTS, *SECONDS)
     nothing = Amount(mean=math.nan, low=math.nan, high=math.nan)
     amounts = {c: nothing if ok is None else _summarise_amount(ok[:, i]) for i, c in enumerate(columns)}
+    for i, column in enumerate(REUSED, len(columns)):
+        amounts[column] = replace(amounts[column], n_reused=0 if ok is None else int(ok[:, i].sum()))
     return Row(
         cell_id=cell.cell_id,
         name=levels_of(cell, paths),

@@ -14,13 +14,16 @@ from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
-from orca_sweep.analysis.tables import read_cells
-from orca_sweep.analysis.writing import Table, count_things, format_latex
+from orca_sweep.analysis.tables import count_ok, describe_direction, read_cells
+from orca_sweep.analysis.writing import Table, count_things, format_latex, format_moment
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
-from orca_sweep.stats.modes import describe_mode
 
 NAME = "report"
+NO_FACTORS = (
+    "No effects of factors, only of cells: the ok cells are neither all combinations of the levels, each with every seed, nor a"
+    " regular fraction of them. 'orca-sweep analyse factor_effects' lists the gaps."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Head:
 
     names: tuple[str, ...]
     questions: tuple[str, ...]
+    state: str
+    """How many planned trials are ok, in words."""
     made: str
     sources: tuple[Source, ...]
     column: str
@@ -82,6 +87,8 @@ class Report:
     tasks: tuple[TaskLines, ...]
     factors: tuple[Table, ...]
     """Effects of factors, judged like the cells; empty if fewer than two vary, or no task is a design of them."""
+    no_factors: str
+    """Why the cells are no design of factors, if several vary."""
     claims: tuple[Table, ...]
     flattery: tuple[Table, ...]
     noise: tuple[Table, ...]
@@ -128,20 +135,25 @@ def compute(
     )
     realised, table = measure_realised(results, cells), table_results.compute(comparable, level=level)
     matrices = make_matrices(results, cells)
+    totals = count_statuses(matrices)
+    factors, no_factors = _build_factor_tables(comparable, effects)
     return Report(
-        head=_make_head(results, table, additions.sources, additions.made_at),
+        head=_make_head(results, table, totals, additions),
         matrices=matrices,
-        totals=count_statuses(matrices),
+        totals=totals,
         candidates=describe_candidates(matrices),
         effects=effects,
         tasks=lines_of(effects, realised),
-        factors=_build_factor_tables(comparable, effects),
+        factors=factors,
+        no_factors=no_factors,
         claims=additions.claims,
         flattery=additions.flattery,
         noise=additions.noise,
         table=table,
         realised=realised,
-        methods=describe_methods(comparable, compared_cells, effects, level=level, column=results.metric),
+        methods=describe_methods(
+            comparable, compared_cells, effects, level=level, column=results.metric, has_factors=bool(factors)
+        ),
         notes=comparable.notes,
         compute=compute_statement(results),
         level=level,
@@ -152,23 +164,27 @@ def compute(
     )
 
 
-def _build_factor_tables(results: Results, effects: Effects | None) -> tuple[Table, ...]:
+def _build_factor_tables(results: Results, effects: Effects | None) -> tuple[tuple[Table, ...], str]:
+    """Returns the tables of factor effects, or none and why the page has none."""
     if effects is None or not factor_effects.has_several_factors(results):
-        return ()
+        return (), ""
     try:
         factors = factor_effects.compute_beside(effects, results)
-    except InputError:  # the cells are no design of factors; the page compares them one by one
-        return ()
-    return factor_effects.build_tables(replace(factors, notes=()))  # the page has the notes
+    except InputError:  # the page compares cells one by one
+        return (), NO_FACTORS
+    return factor_effects.build_tables(replace(factors, notes=())), ""  # the page has the notes
 
 
-def _make_head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
-    measures = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in table.tasks)
+def _make_head(results: Results, table: ResultsTable, totals: Mapping[str, int], additions: Additions) -> Head:
+    measures = "; ".join(
+        f"{task.task}: {task.metric}, {describe_direction(task.metric, task.mode)}" for task in table.tasks
+    )
     return Head(
         names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
         questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),
-        made=f"Made at {made_at}." if made_at else _describe_newest(results),
-        sources=sources,
+        state=count_ok(totals.get("ok", 0), sum(totals.values())),
+        made=f"Made at {additions.made_at}." if additions.made_at else _describe_newest(results),
+        sources=additions.sources,
         column=results.metric,
         measures=measures,
         custody=tuple(_describe_custody(results)),
@@ -192,7 +208,7 @@ def _describe_custody(results: Results) -> Sequence[str]:
             f" part of this page. All comparisons here use {results.metric}."
         )
     looks = [
-        f"{_format_moment(time)} ({space or 'sweep'}: {count_things(n, 'trial')})" for space, time, n in results.reveals
+        f"{format_moment(time)} ({space or 'sweep'}: {count_things(n, 'trial')})" for space, time, n in results.reveals
     ]
     if looks:
         sentences.append(f"Test metrics were revealed {_count_times(len(looks))}: {'; '.join(looks)}.")
@@ -202,11 +218,6 @@ def _describe_custody(results: Results) -> Sequence[str]:
     if later:
         sentences.append(f"{count_things(later, 'trial')} began after test metrics of their sweep had been revealed.")
     return sentences
-
-
-def _format_moment(time: str) -> str:
-    """Returns '2026-11-02 10:00:00 UTC' for a time in the log of reveals."""
-    return f"{time[:19].replace('T', ' ')} UTC" if time.endswith("+00:00") else time
 
 
 def _count_times(n: int) -> str:

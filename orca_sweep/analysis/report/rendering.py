@@ -16,7 +16,7 @@ from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import split_json
-from orca_sweep.analysis.tables import describe_scales, find_varying
+from orca_sweep.analysis.tables import describe_direction, describe_scales, find_varying
 from orca_sweep.analysis.writing import NOTHING, format_percent
 from orca_sweep.results import Cell
 from orca_sweep.stats import WORDS, Bounds
@@ -152,7 +152,7 @@ def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     return {
         "task": task.task,
         "metric": figures.with_unit(task.metric, task.unit),
-        "better": describe_mode(task.mode),
+        "better": describe_direction(task.metric, task.mode),
         "paths": paths,
         "has_aa": any(cell.role == "aa" for cell in task.cells),
         "rows": [
@@ -198,7 +198,10 @@ def _lay_out_realised(task: Any) -> dict[str, Any]:
 
 def _format_amount(amount: Any) -> tuple[str, float]:
     low, mean, high = (_format_short(value) for value in (amount.low, amount.mean, amount.high))
-    return (mean if low == high else f"{mean} ({low} to {high})", amount.mean)
+    text = mean if low == high else f"{mean} ({low} to {high})"
+    if amount.n_reused:
+        text = f"{text}; {amount.n_reused} reused" if math.isfinite(amount.mean) else "reused"
+    return (text, amount.mean)
 
 
 def _format_short(value: float) -> str:
