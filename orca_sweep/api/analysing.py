@@ -71,12 +71,12 @@ def take_figure(name: str, output: "Output") -> "Figure":
 
 def _read_options(analysis: Analysis, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keyword arguments of the analysis."""
-    by_name = {name: option for option in analysis.options for name in _name_option(option)}
+    by_name = {name: option for option in analysis.all_options for name in _name_option(option)}
     problems: list[Problem] = []
     options: dict[str, Any] = {}
     for name, value in asked.items():
         if name not in by_name:
-            known = [option.name.replace("-", "_") for option in analysis.options]
+            known = [option.name.replace("-", "_") for option in analysis.all_options]
             rule = f"there is no such option. {hint(name, known)}" if known else "this analysis has no options."
             problems.append(Problem(field=name, rule=rule, scope=analysis.name))
         elif value is not None and value is not False:

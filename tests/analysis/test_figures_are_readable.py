@@ -23,6 +23,11 @@ FACTORS = {
     "figure3_otdd_vs_error": {"embedder.epochs": [0, 1, 5, 20]},
     "figure4_freezing": {"finetune.freeze": ["none", "body"]},
     "figure5_pretraining": {"body.pretrain_fraction": [0.0, 0.001, 0.1, 1.0]},
+    "half_normal": {
+        "embedder.init": ["copied", "random"],
+        "finetune.freeze": ["none", "body"],
+        "body.pretrain_fraction": [0.0, 1.0],
+    },
 }
 STYLES = [FigureStyle(width=width, font_size=size) for width in (3.25, 6.75) for size in (6, 10)]
 FIRST, SECOND = ["digits", "ecg"], ["none", "mnist5k", "dummy"]
@@ -30,7 +35,10 @@ FIRST, SECOND = ["digits", "ecg"], ["none", "mnist5k", "dummy"]
 
 def factors(name, **levels):
     """The factors that a figure needs, with these levels of task and proxy."""
-    return {"task": FIRST, "proxy": SECOND} | levels | FACTORS.get(name, {"embedder.init": ["copied", "random"]})
+    levels = {"task": FIRST, "proxy": SECOND} | levels
+    if name == "half_normal":
+        levels["proxy"] = levels["proxy"][-2:]
+    return levels | FACTORS.get(name, {"embedder.init": ["copied", "random"]})
 
 
 CASES = {
@@ -61,8 +69,9 @@ CASES = {
 
 
 REFUSED = {
-    ("table_effects", "one of each"), ("factor_effects", "one of each"), ("factor_effects", "one seed"),
+    *((name, "one of each") for name in ("table_effects", "importance", "factor_effects", "half_normal")),
     *(("summary_over_tasks", case) for case in ("one of each", "one task", "negative", "forty cells")),
+    *((name, "usual") for name in ("factor_effects", "half_normal")),
 }  # fmt: skip
 """Tables in which an analysis has nothing to compare."""
 

@@ -80,7 +80,7 @@ def find_texts(figure):
     from matplotlib.text import Text
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()  # which fixes every text where it will be, and is fast
     hidden = {text for axis in figure.axes if not axis.get_visible() for text in axis.findobj(Text)}
     for axis in figure.axes:
         for side in (axis.xaxis, axis.yaxis):
