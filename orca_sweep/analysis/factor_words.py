@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
+from orca_sweep.analysis.factorial import describe_refusals
 from orca_sweep.analysis.figures import Panel, label_measure
-from orca_sweep.analysis.tables import describe_metric, shorten_text
+from orca_sweep.analysis.tables import describe_completeness, describe_metric, name_tasks
 from orca_sweep.analysis.writing import format_p, format_percent
+from orca_sweep.config.labels import shorten_labels
 from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 from orca_sweep.stats.digits import MINUS, format_number
 
@@ -28,9 +30,8 @@ def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
     together = "together: " * (len(contrasts[0].effect.factors) > 1)
     if len(contrasts) == 1:
         return f"{together}{write_word(contrasts[0])}"
-    by_word = {
-        word: [shorten_text(name_levels(of, " x "), 24) for of in contrasts if of.word == word] for word in WORDS
-    }
+    short = shorten_labels((name_levels(of, " x ") for of in contrasts), 24)
+    by_word = {word: [short[name_levels(of, " x ")] for of in contrasts if of.word == word] for word in WORDS}
     words = [word for word, names in by_word.items() if names]
     if len(words) == 1:
         return f"{together}{words[0]} (all {len(contrasts)} contrasts)"
@@ -96,24 +97,31 @@ def write_caption(factors: Factors) -> str:
     level = format_percent(factors.level)
     n_panels = sum(len({mean.factors for mean in task.means}) for task in factors.tasks)
     more = f" {n_panels - MAX_PANELS} more effects are only in the CSV." if n_panels > MAX_PANELS else ""
-    tasks = " ".join(write_task_caption(factors, task) for task in factors.tasks)
+    names = name_tasks(task.task for task in factors.tasks)
+    tasks = " ".join(_describe_task(factors, task, names[task.task], most=36) for task in factors.tasks)
     return (
         f"Means over the levels of the other factors, with {level} Student-t intervals of that mean over seeds. The words in the"
         " titles are judged from differences within seeds, not from whether these intervals overlap."
-        f"{more} {tasks}"
+        f"{more} {tasks}{describe_refusals(factors.refused, 'a balanced design')}"
     )
 
 
 def write_task_caption(factors: Factors, task: TaskFactors) -> str:
     """Returns what the estimates of a task are, over how many cells and seeds, and how their words are judged."""
+    return _describe_task(factors, task, task.task)
+
+
+def _describe_task(factors: Factors, task: TaskFactors, name: str, most: int = 0) -> str:
+    """Returns the sentences on a task, which is called ``name``; levels have at most ``most`` letters, 0 for any."""
     measured = f"{factors.column} ({describe_metric(task.metric, task.mode)})"
-    held = ", ".join(f"{path} {level}" for path, level in task.held.items())
+    short = shorten_labels(task.held.values(), most) if most else {}
+    held = ", ".join(f"{path} {short.get(level, level)}" for path, level in task.held.items())
     more = f" Held: {held}." if held else ""
     more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"{task.task}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base"
+        f"{name}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base"
         f" level{_describe_averaging(task)}. The mean over seeds has its {format_percent(factors.level)} Student-t interval."
-        f" {_describe_judging(task)}{more}"
+        f" {_describe_judging(task)} {describe_completeness(task.design.cells)}{more}"
     )
 
 
