@@ -99,16 +99,17 @@ def write_caption(factors: Factors) -> str:
     more = f" {n_panels - MAX_PANELS} more effects are only in the CSV." if n_panels > MAX_PANELS else ""
     names = name_tasks(task.task for task in factors.tasks)
     tasks = " ".join(_describe_task(factors, task, names[task.task], most=36) for task in factors.tasks)
+    widest = max(factors.tasks, key=lambda task: len(task.design.paths))
     return (
         f"Means over the levels of the other factors, with {level} Student-t intervals of that mean over seeds. The words in the"
         " titles are judged from differences within seeds, not from whether these intervals overlap."
-        f"{more} {tasks}{describe_refusals(factors.refused, 'a balanced design')}"
+        f" {_describe_estimates(factors, widest)}{_describe_limits(widest)}{more} {tasks}{describe_refusals(factors.refused, 'a balanced design')}"
     )
 
 
 def write_task_caption(factors: Factors, task: TaskFactors) -> str:
     """Returns what the estimates of a task are, over how many cells and seeds, and how their words are judged."""
-    return _describe_task(factors, task, task.task)
+    return f"{_describe_task(factors, task, task.task)} {_describe_estimates(factors, task)}{_describe_limits(task)}"
 
 
 def _describe_task(factors: Factors, task: TaskFactors, name: str, most: int = 0) -> str:
@@ -119,10 +120,25 @@ def _describe_task(factors: Factors, task: TaskFactors, name: str, most: int = 0
     more = f" Held: {held}." if held else ""
     more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"{name}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base"
-        f" level{_describe_averaging(task)}. The mean over seeds has its {format_percent(factors.level)} Student-t interval."
-        f" {_describe_judging(task)} {describe_completeness(task.design.cells)}{more}"
+        f"{name}, {measured}: {_describe_design(task)} {_describe_judging(task)}"
+        f" {describe_completeness(task.design.cells)}{more}"
     )
+
+
+def _describe_estimates(factors: Factors, task: TaskFactors) -> str:
+    return (
+        f"The estimate of a level is its mean minus the mean at the base level{_describe_averaging(task)}. The mean over seeds"
+        f" has its {format_percent(factors.level)} Student-t interval."
+    )
+
+
+def _describe_limits(task: TaskFactors) -> str:
+    """Returns what the words of a task do not assume, and why they may differ from those of cells; empty without words."""
+    if task.n_seeds < LEAST_SEEDS:
+        return ""
+    is_average = len(task.design.paths) > 1
+    averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
+    return f" Intervals are not corrected. No assumption is made on the spread of different cells.{averages}"
 
 
 def _describe_averaging(task: TaskFactors) -> str:
@@ -157,13 +173,10 @@ def _describe_judging(task: TaskFactors) -> str:
         return f"With {n} no effect of a factor can be judged: at least {LEAST_SEEDS} are needed."
     mains = sum(len(of.effect.factors) == 1 for of in task.contrasts)
     pairs = len(task.contrasts) - mains
-    is_average = len(task.design.paths) > 1
-    averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
     families = f"the main effects ({mains})" + (f" and over the interactions ({pairs})" if pairs else "")
     return (
         f"Words are judged from these {task.n_seeds} numbers against a margin of {task.margin.value:.3g}:"
-        f" {task.margin.source}. No assumption is made on the spread of different cells. Words and the p with Holm are"
-        f" corrected over {families}; intervals are not.{averages}"
+        f" {task.margin.source}. Words and the p with Holm are corrected over {families}."
     )
 
 

@@ -75,6 +75,7 @@ EFFECT = (
     "An effect is the mean at one half of the cells minus the mean at the other: for a factor, at the other level minus at the"
     " base level; for an interaction, half the difference between the effects of one factor at the two levels of the other."
 )
+TWO_LEVELS = "a whole two-level design or a fraction of one"
 WORDS_ELSEWHERE = "Words, judged over seeds, are in factor_effects."
 
 
@@ -255,7 +256,8 @@ def _make_record(half_normal: HalfNormal, task: TaskEffectSizes, of: SizedEffect
 def build_tables(half_normal: HalfNormal) -> tuple[Table, ...]:
     """Returns the table of each task."""
     tables = [_build_table(half_normal, task, i) for i, task in enumerate(half_normal.tasks, 1)]
-    return (*tables[:-1], replace(tables[-1], notes=half_normal.notes))
+    refused = describe_refusals(half_normal.refused, TWO_LEVELS).strip()
+    return (*tables[:-1], replace(tables[-1], notes=(*half_normal.notes, *[refused] * bool(refused))))
 
 
 def _build_table(half_normal: HalfNormal, task: TaskEffectSizes, i: int) -> Table:
@@ -289,7 +291,7 @@ def write_caption(half_normal: HalfNormal) -> str:
     tasks = half_normal.tasks[:MAX_PANELS]
     names = name_tasks(task.task for task in tasks)
     shown = " ".join(f"{names[task.task]}, {_describe_task(half_normal, task)}" for task in tasks)
-    refused = describe_refusals(half_normal.refused, "a whole two-level design or a fraction of one")
+    refused = describe_refusals(half_normal.refused, TWO_LEVELS)
     return f"{EFFECT} The plot shows its absolute value. {shown} {WORDS_ELSEWHERE}{more}{refused}"
 
 

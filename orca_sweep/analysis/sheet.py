@@ -245,9 +245,8 @@ class Sheet:
         height, tops = PAD, []
         for band in shown:
             tops.append(height)
-            height += max(
-                self._measure_above(slot) + slot.height + self._measure_below(slot, renderer) for slot in band
-            )
+            height += max(map(self._measure_above, band))
+            height += max(slot.height + self._measure_below(slot, renderer) for slot in band)
             height += max(slot.gap for slot in band)
         height = math.ceil(max(36.0, height - GAP + PAD + bottom))
         self.figure.set_size_inches(self.style.width, height / 72)
@@ -255,7 +254,7 @@ class Sheet:
             caption.set_y(PAD / height)
         sides = _align_sides(shown)
         for band, top in zip(shown, tops, strict=True):
-            above = max(self._measure_above(slot) for slot in band)
+            above = max(map(self._measure_above, band))
             for slot in band:
                 self._place_slot(slot, top + above, height, sides[slot.column, slot.has_rows])
                 if is_last:

@@ -197,6 +197,29 @@ def test_an_svg_shows_the_same_without_the_fonts_and_a_png_has_300_dots_per_inch
     ]
 
 
+@pytest.mark.parametrize("name", ["figure3_otdd_vs_error", "table_effects", "half_normal", "cost"])
+def test_a_style_of_the_user_changes_no_byte_and_stays_his(name):
+    """Also one that would need LaTeX, crop the picture, or lay it out anew."""
+    import matplotlib
+
+    mine = {
+        "axes.grid": True, "axes.facecolor": "#222222", "figure.facecolor": "black", "text.color": "white",
+        "savefig.bbox": "tight", "savefig.facecolor": "pink", "savefig.transparent": True, "figure.dpi": 37,
+        "figure.constrained_layout.use": True, "font.family": ["serif"], "font.size": 20, "text.usetex": True,
+        "axes.formatter.use_locale": True, "xtick.direction": "in", "xtick.top": True, "xtick.minor.visible": True,
+        "axes.autolimit_mode": "round_numbers", "axes.xmargin": 0.4, "axes.titlelocation": "right", "axes.titlecolor": "red",
+        "lines.markeredgewidth": 4, "legend.frameon": True, "path.sketch": (3, 50, 2), "pdf.fonttype": 3, "pdf.use14corefonts": True,
+        "svg.fonttype": "none", "axes.axisbelow": False, "legend.fancybox": False, "hatch.color": "red",
+    }  # fmt: skip
+    record, style = record_of(name, "one task" if record_of(name, "one task") else "usual"), FigureStyle(font_size=6)
+    usual = render_figure(load_analysis(name).plot(record, style), "svg")
+    with matplotlib.rc_context(mine):
+        settings = dict(matplotlib.rcParams)
+        figure = load_analysis(name).plot(record, style)
+        assert render_figure(figure, "svg") == usual
+        assert dict(matplotlib.rcParams) == settings
+
+
 # Letters ------------------------------------------------------------------------------------------
 
 
