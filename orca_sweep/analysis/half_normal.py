@@ -70,6 +70,7 @@ NAME = "half_normal"
 MAX_PANELS = 6
 MOST_LABELS = 8
 MARGIN = "Lenth's margin of error"
+NOISE = "where effects lie that are only noise"
 SIMULTANEOUS = "simultaneous margin of error"
 EFFECT = (
     "An effect is the mean at one half of the cells minus the mean at the other: for a factor, at the other level minus at the"
@@ -329,7 +330,7 @@ def plot(half_normal: HalfNormal, style: FigureStyle = PAGE) -> Any:
     tasks = half_normal.tasks[:MAX_PANELS]
     names = name_tasks(task.task for task in tasks)
     with open_sheet(style, write_caption(half_normal)) as sheet:
-        for slot, task in zip(sheet.add_grid(len(tasks), columns=1), tasks, strict=True):
+        for slot, task in zip(sheet.add_grid(len(tasks), style.count_columns(len(tasks))), tasks, strict=True):
             _draw_panel(slot, half_normal, task, names[task.task])
     return sheet.figure
 
@@ -361,8 +362,9 @@ def _name_largest(slot: Slot, task: TaskEffectSizes) -> list[Any]:
         of = letters[group[0]]
         side, shift = ("left", 0.8) if of.size < 0.2 * right else ("right", -0.8)
         slot.axis.annotate(
-            ", ".join(group), (of.size, of.quantile), (shift * size, 0), textcoords="offset points", ha=side, va="center"
-        )
+            ", ".join(group), (of.size, of.quantile), (shift * size, 0), textcoords="offset points", ha=side, va="center",
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},  # in front of the lines of the margins
+        )  # fmt: skip
     return [
         Line2D([], [], linestyle="none", label=f"{letter}: {of.name}{' + aliases' * of.has_short_aliases}")
         for letter, of in letters.items()
@@ -382,9 +384,9 @@ def _join_near(letters: Mapping[str, SizedEffect], reach: tuple[float, float]) -
 
 
 def _draw_noise(axis: Any, noise: PseudoError, most: float) -> list[Any]:
-    """Draws the margins, and the line on which effects lie that are only noise; returns the margins for the legend."""
-    axis.plot([0, noise.pse * most], [0, most], color=GREY, linewidth=0.8)
+    """Draws the line on which effects lie that are only noise, and the margins; returns them for the legend."""
     return [
+        *axis.plot([0, noise.pse * most], [0, most], color=GREY, linewidth=0.8, label=NOISE),
         axis.axvline(noise.margin, color=GREY, linestyle="--", linewidth=1, label=MARGIN),
         axis.axvline(noise.simultaneous_margin, color=GREY, linestyle=":", linewidth=1, label=SIMULTANEOUS),
     ]

@@ -300,6 +300,7 @@ def test_half_normal_effects_are_the_contrasts_of_both_halves():
         f"A: {PROXY}",
         f"B: {FREEZE}",
         f"C: {BOTH} + aliases",
+        "where effects lie that are only noise",
         "Lenth's margin of error",
         "simultaneous margin of error",
     ]
