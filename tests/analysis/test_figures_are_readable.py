@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,10 @@ FACTORS = {
     },
 }
 STYLES = [FigureStyle(width=width, font_size=size) for width in (3.25, 6.75) for size in (6, 10)]
+COLUMN = STYLES[1]
+"""The style with the least room for a letter."""
+SHARED = ("usual", "own data", "twelve long levels")
+"""Cases whose figures several tests look at."""
 FIRST, SECOND = ["digits", "ecg"], ["none", "mnist5k", "dummy"]
 
 
@@ -89,13 +94,20 @@ def styles_of(case):
     return STYLES if case == "usual" else [STYLES[2], STYLES[1]] if case == "own data" else [STYLES[1]]
 
 
+@functools.cache
+def picture_of(name, case):
+    """The figure of an analysis of hard tables at column width, drawn once; of the usual tables if it refuses these."""
+    return load_analysis(name).plot(record_of(name, case) or record_of(name, "usual"), COLUMN)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_clipped_or_covered(name, case):
     record = record_of(name, case)
     assert (record is None) == ((name, case) in REFUSED)
     for style in styles_of(case) if record else ():
-        figure = load_analysis(name).plot(record, style)
+        is_shared = case in SHARED and style == COLUMN
+        figure = picture_of(name, case) if is_shared else load_analysis(name).plot(record, style)
         assert figure.get_figwidth() == style.width
         assert len(find_texts(figure)) > 2
         assert not find_faults(figure), style
@@ -103,9 +115,7 @@ def test_no_text_is_clipped_or_covered(name, case):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_series_differ_without_colour(name):
-    figure = load_analysis(name).plot(
-        record_of(name, "twelve long levels" if record_of(name, "twelve long levels") else "usual")
-    )
+    figure = picture_of(name, "twelve long levels")
     legends = [axis.get_legend() for axis in figure.axes if axis.get_visible() and axis.get_legend()]
     is_letter = re.compile("[A-Z]: ").match  # such a text names its points itself
     for legend in legends:
@@ -140,7 +150,7 @@ def test_the_caption_is_below_the_picture_or_only_beside_it(name):
     assert "nan" not in caption.split()
     assert caption.endswith(".")
     assert "2 failed" in caption
-    whole, bare = (module.plot(record, FigureStyle(caption=is_shown)) for is_shown in (True, False))
+    whole, bare = picture_of(name, "usual"), module.plot(record, replace(COLUMN, caption=False))
     assert " ".join(whole.get_supxlabel().split()) == " ".join(caption.split())
     assert not bare.get_supxlabel()
     assert not bare.get_suptitle()
@@ -162,7 +172,7 @@ def test_figures_of_one_seed_say_that_nothing_has_an_interval():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_picture_shows_a_folder(name):
     """The words of a user's own data are the names of its files, not where they are on a machine."""
-    figure = load_analysis(name).plot(record_of(name, "own data"))
+    figure = picture_of(name, "own data")
     assert not [text for text, _ in find_texts(figure) if "/home" in text or "a folder/" in text.replace("\n", "")]
 
 
@@ -230,7 +240,7 @@ def test_letters_that_the_usual_font_lacks_come_from_another():
     wide, narrow = (fonts.measure_width(text, 8) for text in ("学習率", "abc"))
     assert wide == pytest.approx(24, rel=0.1)
     assert narrow < 16
-    figure = load_analysis("figure2_proxies").plot(record_of("figure2_proxies", "other letters"))
+    figure = picture_of("figure2_proxies", "other letters")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         render_figure(figure, "png")
