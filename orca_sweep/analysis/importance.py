@@ -230,7 +230,10 @@ def write_caption(importance: Importance) -> str:
         " Shaded: the margin, if any. Words are those of table_effects, corrected for all cells of the task; intervals are not"
         " corrected.",
         *[SINGLE] * (counts == {1}),
-        *(f"{names[task.effects.task]}: judged against {_describe_task(task)}" for task in importance.tasks[:MAX_PANELS]),
+        *(
+            f"{names[task.effects.task]}: judged against {_describe_task(task)}"
+            for task in importance.tasks[:MAX_PANELS]
+        ),
     ]
     if len(importance.tasks) > MAX_PANELS:
         sentences.append(f"{len(importance.tasks) - MAX_PANELS} more tasks are only in the table.")

@@ -108,6 +108,7 @@ class Summary:
     def cells(self) -> list[Cell]:
         """Every cell of every task, base cells first."""
         return [*self.bases, *(score.cell for row in self.rows for score in row.scores)]
+
     mode: Mode = "min"
     """Whether lower or higher scores are better."""
     turned: tuple[str, ...] = ()
