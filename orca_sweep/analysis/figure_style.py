@@ -140,7 +140,8 @@ def use_settings(settings: Mapping[str, Any]) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
+        known: Any = settings  # mypy's list of Matplotlib's settings is of literals
+        matplotlib.rcParams.update(known)
         yield
 
 
