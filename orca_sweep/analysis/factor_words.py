@@ -103,7 +103,8 @@ def write_caption(factors: Factors) -> str:
     return (
         f"Means over the levels of the other factors, with {level} Student-t intervals of that mean over seeds. The words in the"
         " titles are judged from differences within seeds, not from whether these intervals overlap."
-        f" {_describe_estimates(factors, widest)}{_describe_limits(widest)}{more} {tasks}{describe_refusals(factors.refused, 'a balanced design')}"
+        f" {_describe_estimates(factors, widest)}{_describe_limits(widest)}{more} {tasks}"
+        f"{describe_refusals(factors.refused, 'a balanced design')}"
     )
 
 

@@ -219,7 +219,8 @@ def test_a_style_of_the_user_changes_no_byte_and_stays_his(name):
         "axes.formatter.use_locale": True, "xtick.direction": "in", "xtick.top": True, "xtick.minor.visible": True,
         "axes.autolimit_mode": "round_numbers", "axes.xmargin": 0.4, "axes.titlelocation": "right", "axes.titlecolor": "red",
         "lines.markeredgewidth": 4, "legend.frameon": True, "path.sketch": (3, 50, 2), "pdf.fonttype": 3,
-        "pdf.use14corefonts": True, "svg.fonttype": "none", "axes.axisbelow": False, "legend.fancybox": False, "hatch.color": "red",
+        "pdf.use14corefonts": True, "svg.fonttype": "none", "axes.axisbelow": False, "legend.fancybox": False,
+        "hatch.color": "red",
     }  # fmt: skip
     record, style = record_of(name, "one task" if record_of(name, "one task") else "usual"), FigureStyle(font_size=6)
     usual = render_figure(load_analysis(name).plot(record, style), "svg")
