@@ -24,8 +24,8 @@ class Option:
     """An option of an analysis: ``--name`` on the command line, a keyword argument of ``make_output``."""
 
     name: str
-    kind: Literal["text", "texts", "number", "share", "flag", "length"]
-    """texts: may be repeated; share: a number above 0 and below 1; length: a text, or a number of inches."""
+    kind: Literal["text", "texts", "number", "share", "flag", "width"]
+    """texts: may be repeated; share: a number above 0 and below 1; width: a word or a number."""
     meaning: str
     metavar: str = ""
     keyword: str = ""
@@ -87,7 +87,7 @@ WITHOUT = Option(
 PICTURE_OPTIONS = (
     Option(
         name="width",
-        kind="length",
+        kind="width",
         metavar="column|page|INCHES",
         meaning="width of the figure: column is 3.25 inches, page 6.75; default: page",
     ),

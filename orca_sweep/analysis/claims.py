@@ -399,7 +399,7 @@ def write_caption(claims: Claims) -> str:
     return (
         f"Verdicts of these rows on the study's claims, by {claims.column}. Bars: {format_percent(claims.level)} intervals, n"
         " pairs of equal seed; for rank correlations, intervals over seeds. Shaded: within the margin of the task. Words are"
-        " corrected for all contrasts of a claim, bars are uncorrected."
+        f" corrected for all contrasts of a claim, bars are uncorrected. {claims.completeness}"
     )
 
 

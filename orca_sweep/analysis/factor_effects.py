@@ -294,7 +294,7 @@ def _write_panel_title(task: TaskFactors, of: tuple[str, ...], name: str) -> str
 def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:
     """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     factors = compute(results, **asked)
-    refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
+    refused = tuple(text for refusal in factors.refused for text in refusal.texts)
     return Output(
         numbers=numbers(factors),
         more_numbers={"shares": share_numbers(factors), "means": mean_numbers(factors)},

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.factorial import Design, Selection, arrange_design, select_cells
+from orca_sweep.analysis.factorial import Design, Refusal, Selection, arrange_design, refuse_task, select_cells
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.tables import find_base_cell, named_levels
@@ -71,14 +71,6 @@ class TaskFactors:
     def contrasts_of(self, factors: tuple[str, ...]) -> list[JudgedContrast]:
         """Returns the contrasts that an effect is made of."""
         return [of for of in self.contrasts if of.effect.factors == factors]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A task whose design has holes, with a list of them."""
-
-    task: str
-    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +153,9 @@ def _analyse_tasks(
             design = arrange_design(selection.kept[task], base)
             tasks.append(_analyse_design(design, margins[task], options.level))
         except InputError as error:
-            refused.append(Refusal(task=task, problems=tuple(map(str, error.problems))))
+            refused.append(refuse_task(selection.kept[task], error))
     if not tasks:
-        raise InputError([f"{refusal.task}: {text}" for refusal in refused for text in refusal.problems])
+        raise InputError([text for refusal in refused for text in refusal.texts])
     return Factors(
         tasks=tuple(tasks),
         refused=tuple(refused),

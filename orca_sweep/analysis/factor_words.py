@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orca_sweep.analysis.factor_judging import Factors, TaskFactors
+from orca_sweep.analysis.factorial import describe_refusals
 from orca_sweep.analysis.figures import Panel, label_measure
-from orca_sweep.analysis.tables import describe_metric, shorten_text
+from orca_sweep.analysis.tables import describe_completeness, describe_metric, name_tasks
 from orca_sweep.analysis.writing import format_p, format_percent
+from orca_sweep.config.labels import shorten_labels
 from orca_sweep.stats import LEAST_CELLS, LEAST_SEEDS, WORDS, FactorEffects, JudgedContrast
 from orca_sweep.stats.digits import MINUS, format_number
 
@@ -28,9 +30,8 @@ def describe_effect(contrasts: Sequence[JudgedContrast]) -> str:
     together = "together: " * (len(contrasts[0].effect.factors) > 1)
     if len(contrasts) == 1:
         return f"{together}{write_word(contrasts[0])}"
-    by_word = {
-        word: [shorten_text(name_levels(of, " x "), 24) for of in contrasts if of.word == word] for word in WORDS
-    }
+    short = shorten_labels((name_levels(of, " x ") for of in contrasts), 24)
+    by_word = {word: [short[name_levels(of, " x ")] for of in contrasts if of.word == word] for word in WORDS}
     words = [word for word, names in by_word.items() if names]
     if len(words) == 1:
         return f"{together}{words[0]} (all {len(contrasts)} contrasts)"
@@ -96,25 +97,49 @@ def write_caption(factors: Factors) -> str:
     level = format_percent(factors.level)
     n_panels = sum(len({mean.factors for mean in task.means}) for task in factors.tasks)
     more = f" {n_panels - MAX_PANELS} more effects are only in the CSV." if n_panels > MAX_PANELS else ""
-    tasks = " ".join(write_task_caption(factors, task) for task in factors.tasks)
+    names = name_tasks(task.task for task in factors.tasks)
+    tasks = " ".join(_describe_task(factors, task, names[task.task], most=36) for task in factors.tasks)
+    widest = max(factors.tasks, key=lambda task: len(task.design.paths))
     return (
         f"Means over the levels of the other factors, with {level} Student-t intervals of that mean over seeds. The words in the"
         " titles are judged from differences within seeds, not from whether these intervals overlap."
-        f"{more} {tasks}"
+        f" {_describe_estimates(factors, widest)}{_describe_limits(widest)}{more} {tasks}"
+        f"{describe_refusals(factors.refused, 'a balanced design')}"
     )
 
 
 def write_task_caption(factors: Factors, task: TaskFactors) -> str:
     """Returns what the estimates of a task are, over how many cells and seeds, and how their words are judged."""
+    return f"{_describe_task(factors, task, task.task)} {_describe_estimates(factors, task)}{_describe_limits(task)}"
+
+
+def _describe_task(factors: Factors, task: TaskFactors, name: str, most: int = 0) -> str:
+    """Returns the sentences on a task, which is called ``name``; levels have at most ``most`` letters, 0 for any."""
     measured = f"{factors.column} ({describe_metric(task.metric, task.mode)})"
-    held = ", ".join(f"{path} {level}" for path, level in task.held.items())
+    short = shorten_labels(task.held.values(), most) if most else {}
+    held = ", ".join(f"{path} {short.get(level, level)}" for path, level in task.held.items())
     more = f" Held: {held}." if held else ""
     more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"{task.task}, {measured}: {_describe_design(task)} The estimate of a level is its mean minus the mean at the base"
-        f" level{_describe_averaging(task)}. The mean over seeds has its {format_percent(factors.level)} Student-t interval."
-        f" {_describe_judging(task)}{more}"
+        f"{name}, {measured}: {_describe_design(task)} {_describe_judging(task)}"
+        f" {describe_completeness(task.design.cells)}{more}"
     )
+
+
+def _describe_estimates(factors: Factors, task: TaskFactors) -> str:
+    return (
+        f"The estimate of a level is its mean minus the mean at the base level{_describe_averaging(task)}. The mean over seeds"
+        f" has its {format_percent(factors.level)} Student-t interval."
+    )
+
+
+def _describe_limits(task: TaskFactors) -> str:
+    """Returns what the words of a task do not assume, and why they may differ from those of cells; empty without words."""
+    if task.n_seeds < LEAST_SEEDS:
+        return ""
+    is_average = len(task.design.paths) > 1
+    averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
+    return f" Intervals are not corrected. No assumption is made on the spread of different cells.{averages}"
 
 
 def _describe_averaging(task: TaskFactors) -> str:
@@ -149,13 +174,10 @@ def _describe_judging(task: TaskFactors) -> str:
         return f"With {n} no effect of a factor can be judged: at least {LEAST_SEEDS} are needed."
     mains = sum(len(of.effect.factors) == 1 for of in task.contrasts)
     pairs = len(task.contrasts) - mains
-    is_average = len(task.design.paths) > 1
-    averages = " An effect averages over cells, so it can be decided where single cells are undecided." * is_average
     families = f"the main effects ({mains})" + (f" and over the interactions ({pairs})" if pairs else "")
     return (
         f"Words are judged from these {task.n_seeds} numbers against {task.margin.describe()}."
-        f" No assumption is made on the spread of different cells. Words and the p with Holm are"
-        f" corrected over {families}; intervals are not.{averages}"
+        f" Words and the p with Holm are corrected over {families}."
     )
 
 

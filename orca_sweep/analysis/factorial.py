@@ -15,10 +15,12 @@ from orca_sweep.analysis.cells import PLACEBO, PROXY, SHUFFLED
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.tables import (
     by_task,
+    describe_completeness,
     describe_lacking,
     describe_not_ok,
     find_varying,
     metric_of,
+    name_tasks,
     named_levels,
     read_cells,
     replicated,
@@ -63,6 +65,36 @@ class Design:
     def paths(self) -> tuple[str, ...]:
         """Its factors."""
         return self.table.factors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A task that an analysis of factors cannot use, and why."""
+
+    task: str
+    problems: tuple[str, ...]
+    completeness: str
+    """How many of its trials are ok."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Its problems, each with the task."""
+        return [f"{self.task}: {text}" for text in self.problems]
+
+
+def refuse_task(cells: Sequence[Cell], error: InputError) -> Refusal:
+    """Returns the refusal of a task because of an error."""
+    problems = tuple(map(str, error.problems))
+    return Refusal(task=cells[0].task, problems=problems, completeness=describe_completeness(cells))
+
+
+def describe_refusals(refused: Sequence[Refusal], design: str) -> str:
+    """Returns the sentences of a caption on refused tasks, with a space before each; ``design`` is what they are not."""
+    names = name_tasks(refusal.task for refusal in refused)
+    return "".join(
+        f" {names[refusal.task]} is not shown, since its results are not {design}: {refusal.completeness}"
+        for refusal in refused
+    )
 
 
 # Selection ----------------------------------------------------------------------------------------

@@ -134,14 +134,23 @@ def choose_style(i: int) -> Style:
 
 
 @contextmanager
+def use_settings(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Gives Matplotlib its own defaults and these settings in this context, whatever styles the user has chosen."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        known: Any = settings  # mypy's list of Matplotlib's settings is of literals
+        matplotlib.rcParams.update(known)
+        yield
+
+
+@contextmanager
 def use_look(style: FigureStyle) -> Iterator[None]:
     """Gives what is drawn in this context the common look of the figures, without changing Matplotlib's own settings."""
-    from matplotlib import rc_context
-
     sizes = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize",
              "legend.title_fontsize")  # fmt: skip
-    look: Any = {**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.55 * style.font_size}
-    with rc_context(look):
+    with use_settings({**LOOK, **dict.fromkeys(sizes, style.font_size), "lines.markersize": 0.55 * style.font_size}):
         yield
 
 

@@ -411,6 +411,7 @@ def write_caption(flattery: Flattery) -> str:
     return (
         "How much worse the test metric is for the choice on validation than for the choice on test. Dot: mean of n choices;"
         f" bar: {format_percent(flattery.level)} Student-t interval over seeds; ring: the largest of the n."
+        f" {flattery.completeness} {describe_looks(flattery)}"
     )
 
 

@@ -32,7 +32,7 @@ HINTING = 1.03
 """How much wider than measured a line may be drawn: on a screen, letters begin at whole pixels."""
 GLUED = re.compile(r"\b(n = \d+|sd = \d|sd \d|(Holm )?p [\d<])")
 """Texts within which no line ends."""
-PARTS = re.compile(r"[^/_\-,;:=]*[/_\-,;:=]?\s*")
+PARTS = re.compile(r"[^/_\-.,;:=]*[/_\-.,;:=]?\s*")
 """Parts of a word that is longer than a line; a line ends between them rather than anywhere."""
 
 

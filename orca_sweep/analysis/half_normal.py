@@ -13,7 +13,7 @@ Source: Daniel (1959); Lenth (1989).
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,20 +23,30 @@ from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import (
     FEWEST_CELLS,
     Design,
+    Refusal,
     arrange_design,
+    describe_refusals,
     list_levels,
     read_two_level_design,
+    refuse_task,
     select_cells,
 )
 from orca_sweep.analysis.figure_style import COLOURS, GREY, PAGE, FigureStyle
 from orca_sweep.analysis.sheet import Slot, open_sheet
-from orca_sweep.analysis.tables import describe_metric, find_base_cell, name_tasks, named_levels
+from orca_sweep.analysis.tables import (
+    describe_completeness,
+    describe_metric,
+    find_base_cell,
+    name_tasks,
+    named_levels,
+)
 from orca_sweep.analysis.writing import (
     MINUS,
     NOTHING,
     Output,
     Record,
     Table,
+    count_things,
     format_csv,
     format_percent,
 )
@@ -60,7 +70,14 @@ NAME = "half_normal"
 MAX_PANELS = 6
 MOST_LABELS = 8
 MARGIN = "Lenth's margin of error"
+NOISE = "where effects lie that are only noise"
 SIMULTANEOUS = "simultaneous margin of error"
+EFFECT = (
+    "An effect is the mean at one half of the cells minus the mean at the other: for a factor, at the other level minus at the"
+    " base level; for an interaction, half the difference between the effects of one factor at the two levels of the other."
+)
+TWO_LEVELS = "a whole two-level design or a fraction of one"
+WORDS_ELSEWHERE = "Words, judged over seeds, are in factor_effects."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +119,7 @@ class HalfNormal:
     """All tasks that are two-level designs."""
 
     tasks: tuple[TaskEffectSizes, ...]
-    refused: tuple[str, ...]
-    """Why other tasks are not shown."""
+    refused: tuple[Refusal, ...]
     column: str
     level: float
     notes: tuple[str, ...] = ()
@@ -138,13 +154,13 @@ def compute(
     selection = select_cells(results, base, without, metric)
     named = dict(named_levels("--base", base, [cell for cells in selection.kept.values() for cell in cells]))
     tasks, refused = [], []
-    for task, cells in selection.kept.items():
+    for cells in selection.kept.values():
         try:
             tasks.append(_size_effects(cells, find_base_cell(cells, named), level))
         except InputError as error:
-            refused += [f"{task}: {problem}" for problem in error.problems]
+            refused.append(refuse_task(cells, error))
     if not tasks:
-        raise InputError(refused)
+        raise InputError([text for refusal in refused for text in refusal.texts])
     return HalfNormal(
         tasks=tuple(tasks),
         refused=tuple(refused),
@@ -241,7 +257,8 @@ def _make_record(half_normal: HalfNormal, task: TaskEffectSizes, of: SizedEffect
 def build_tables(half_normal: HalfNormal) -> tuple[Table, ...]:
     """Returns the table of each task."""
     tables = [_build_table(half_normal, task, i) for i, task in enumerate(half_normal.tasks, 1)]
-    return (*tables[:-1], replace(tables[-1], notes=half_normal.notes))
+    refused = describe_refusals(half_normal.refused, TWO_LEVELS).strip()
+    return (*tables[:-1], replace(tables[-1], notes=(*half_normal.notes, *[refused] * bool(refused))))
 
 
 def _build_table(half_normal: HalfNormal, task: TaskEffectSizes, i: int) -> Table:
@@ -272,18 +289,22 @@ def write_caption(half_normal: HalfNormal) -> str:
     """Returns the caption of the figure: what an effect is, how many there are, and what the reference lines assume."""
     n_hidden = len(half_normal.tasks) - MAX_PANELS
     more = f" {n_hidden} more tasks are only in the table." if n_hidden > 0 else ""
-    return " ".join(_write_task_caption(half_normal, task) for task in half_normal.tasks[:MAX_PANELS]) + more
+    tasks = half_normal.tasks[:MAX_PANELS]
+    names = name_tasks(task.task for task in tasks)
+    shown = " ".join(f"{names[task.task]}, {_describe_task(half_normal, task)}" for task in tasks)
+    refused = describe_refusals(half_normal.refused, TWO_LEVELS)
+    return f"{EFFECT} The plot shows its absolute value. {shown} {WORDS_ELSEWHERE}{more}{refused}"
 
 
 def _write_task_caption(half_normal: HalfNormal, task: TaskEffectSizes) -> str:
-    n_seeds, n = len(task.design.table.seeds), len(task.effects)
-    seeds = f"{n_seeds} seed{'s' * (n_seeds != 1)}"
+    return f"{task.task}, {_describe_task(half_normal, task)} {EFFECT} {WORDS_ELSEWHERE}"
+
+
+def _describe_task(half_normal: HalfNormal, task: TaskEffectSizes) -> str:
     return (
-        f"{task.task}, {half_normal.column} ({describe_metric(task.metric, task.mode)}): the {n} effects that"
-        f" {len(task.design.cells)} cells show, means over {seeds}. Each is the mean at one half of the cells minus the mean"
-        " at the other: for a factor, at the other level minus at the base level; for an interaction, half the difference"
-        " between the effects of one factor at the two levels of the other."
-        f" {_describe_noise(half_normal, task)} Words, judged over seeds, are in factor_effects."
+        f"{half_normal.column} ({describe_metric(task.metric, task.mode)}): the {len(task.effects)} effects that"
+        f" {len(task.design.cells)} cells show, means over {count_things(len(task.design.table.seeds), 'seed')}."
+        f" {_describe_noise(half_normal, task)} {describe_completeness(task.design.cells)}"
     )
 
 
@@ -309,7 +330,7 @@ def plot(half_normal: HalfNormal, style: FigureStyle = PAGE) -> Any:
     tasks = half_normal.tasks[:MAX_PANELS]
     names = name_tasks(task.task for task in tasks)
     with open_sheet(style, write_caption(half_normal)) as sheet:
-        for slot, task in zip(sheet.add_grid(len(tasks), columns=1), tasks, strict=True):
+        for slot, task in zip(sheet.add_grid(len(tasks), style.count_columns(len(tasks))), tasks, strict=True):
             _draw_panel(slot, half_normal, task, names[task.task])
     return sheet.figure
 
@@ -318,34 +339,54 @@ def _draw_panel(slot: Slot, half_normal: HalfNormal, task: TaskEffectSizes, name
     effects, axis = task.effects, slot.show(name)
     xs, ys = [of.size for of in effects], [of.quantile for of in effects]
     axis.plot(xs, ys, "o", color=COLOURS[0])
-    handles, widest = _name_largest(axis, task), max(xs)
-    if task.noise and math.isfinite(task.noise.pse):
-        handles += _draw_noise(axis, task.noise, max(ys))
-        widest = max(widest, task.noise.simultaneous_margin)
+    has_noise = task.noise is not None and math.isfinite(task.noise.pse)
+    widest = max([*xs, task.noise.simultaneous_margin] if task.noise and has_noise else xs)
     axis.set_xlim(0, 1.08 * (widest or 1.0))
     axis.set_ylim(0, 1.12 * max(ys))
+    handles = _name_largest(slot, task)
+    if task.noise and has_noise:
+        handles += _draw_noise(axis, task.noise, max(ys))
     slot.label_x(f"absolute effect on {name_measure(half_normal.column, task)}")
     slot.label_y("half-normal quantile")
     if handles:
         slot.add_legend(handles)
 
 
-def _name_largest(axis: Any, task: TaskEffectSizes) -> list[Any]:
+def _name_largest(slot: Slot, task: TaskEffectSizes) -> list[Any]:
     """Writes a letter at each of the largest effects, and returns what the legend says about the letters."""
     from matplotlib.lines import Line2D
 
-    handles = []
-    for letter, of in zip(string.ascii_uppercase, _choose_labelled(task), strict=False):
-        axis.annotate(letter, (of.size, of.quantile), (-6, 0), textcoords="offset points", ha="right", va="center")
-        label = f"{letter}: {of.name}{' + aliases' * of.has_short_aliases}"
-        handles.append(Line2D([], [], linestyle="none", label=label))
-    return handles
+    letters, size = dict(zip(string.ascii_uppercase, _choose_labelled(task), strict=False)), slot.style.font_size
+    right, top = slot.axis.get_xlim()[1], slot.axis.get_ylim()[1]
+    for group in _join_near(letters, reach=(6 * size * right / slot.width, 1.4 * size * top / slot.height)):
+        of = letters[group[0]]
+        side, shift = ("left", 0.8) if of.size < 0.2 * right else ("right", -0.8)
+        slot.axis.annotate(
+            ", ".join(group), (of.size, of.quantile), (shift * size, 0), textcoords="offset points", ha=side, va="center",
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},  # in front of the lines of the margins
+        )  # fmt: skip
+    return [
+        Line2D([], [], linestyle="none", label=f"{letter}: {of.name}{' + aliases' * of.has_short_aliases}")
+        for letter, of in letters.items()
+    ]
+
+
+def _join_near(letters: Mapping[str, SizedEffect], reach: tuple[float, float]) -> list[list[str]]:
+    """Returns the letters in groups: points nearer than ``reach`` in both directions share one text."""
+    groups: list[list[str]] = []
+    for letter, of in letters.items():
+        first = letters[groups[-1][0]] if groups else None
+        if first and first.size - of.size < reach[0] and first.quantile - of.quantile < reach[1]:
+            groups[-1].append(letter)
+        else:
+            groups.append([letter])
+    return groups
 
 
 def _draw_noise(axis: Any, noise: PseudoError, most: float) -> list[Any]:
-    """Draws the margins, and the line on which effects lie that are only noise; returns the margins for the legend."""
-    axis.plot([0, noise.pse * most], [0, most], color=GREY, linewidth=0.8)
+    """Draws the line on which effects lie that are only noise, and the margins; returns them for the legend."""
     return [
+        *axis.plot([0, noise.pse * most], [0, most], color=GREY, linewidth=0.8, label=NOISE),
         axis.axvline(noise.margin, color=GREY, linestyle="--", linewidth=1, label=MARGIN),
         axis.axvline(noise.simultaneous_margin, color=GREY, linestyle=":", linewidth=1, label=SIMULTANEOUS),
     ]
@@ -365,5 +406,5 @@ def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Ou
         tables=build_tables(half_normal),
         figure=plot(half_normal, style),
         caption=write_caption(half_normal),
-        warnings=half_normal.refused,
+        warnings=tuple(text for refusal in half_normal.refused for text in refusal.texts),
     )

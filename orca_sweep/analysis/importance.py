@@ -17,6 +17,7 @@ from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.factor_words import name_measure
 from orca_sweep.analysis.factorial import find_changes, find_lone_changes, is_star, list_levels
 from orca_sweep.analysis.figure_style import DARK, PAGE, SHADE, FigureStyle
+from orca_sweep.analysis.figures import SINGLE
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
 from orca_sweep.analysis.table_effects import LOOKS, Effects, Row, TaskEffects
 from orca_sweep.analysis.tables import (
@@ -220,23 +221,44 @@ def _make_row(change: Change, digits: Digits, has_gaps: bool) -> tuple[str, ...]
 
 def write_caption(importance: Importance) -> str:
     """Returns the caption of the figure: what is compared with what, over which seeds, and how words are judged."""
-    n_hidden = len(importance.tasks) - MAX_PANELS
-    more = f" {n_hidden} more tasks are only in the table." if n_hidden > 0 else ""
-    return " ".join(_write_task_caption(importance, task) for task in importance.tasks[:MAX_PANELS]) + more
+    level = format_percent(importance.effects.level)
+    names = name_tasks(task.effects.task for task in importance.tasks)
+    counts = {change.row.contrast.interval.n for task in importance.tasks for change in task.changes}
+    sentences = [
+        f"Difference in {importance.effects.column} to the base cell when one part is changed, the largest first: mean and"
+        f" {level} Student-t interval over n pairs of the same seed (none where n = 1)."
+        " The level of the base cell is left of the arrow."
+        " Shaded: the margin, if any. Words are those of table_effects, corrected for all cells of the task; intervals are not"
+        " corrected.",
+        *[SINGLE] * (counts == {1}),
+        *(
+            f"{names[task.effects.task]}: judged against {_describe_task(task)}"
+            for task in importance.tasks[:MAX_PANELS]
+        ),
+    ]
+    if len(importance.tasks) > MAX_PANELS:
+        sentences.append(f"{len(importance.tasks) - MAX_PANELS} more tasks are only in the table.")
+    return " ".join(sentences)
 
 
-def _write_task_caption(importance: Importance, task: TaskImportance) -> str:
+def _describe_task(task: TaskImportance) -> str:
+    """Returns what a task is judged against, how many of its trials are ok, and which cells are elsewhere."""
     of, n = task.effects, task.n_left_out
     subject = f"{n} cells that change" if n > 1 else "1 cell that changes"
     left_out = f" {subject} several factors {'are' if n > 1 else 'is'} only in table_effects." if n else ""
-    level = format_percent(importance.effects.level)
+    return (
+        f"{of.margin.describe()}; corrected for all {len(of.rows)} cells of the task."
+        f" {describe_completeness([of.base, *(row.cell for row in of.rows)])}{left_out}"
+    )
+
+
+def _write_task_caption(importance: Importance, task: TaskImportance) -> str:
+    of, level = task.effects, format_percent(importance.effects.level)
     column = importance.effects.column
     return (
         f"{of.task}, {column} ({describe_metric(of.metric, of.mode)}): the difference to the base cell ({of.base.name}) when one"
         f" part is changed, the largest first. Differences are paired by seed, with their {level} Student-t interval over pairs."
-        f" Words are those of table_effects: judged against {of.margin.describe()},"
-        f" and corrected for all {len(of.rows)} cells of the task; intervals are not corrected."
-        f" {describe_completeness([of.base, *(row.cell for row in of.rows)])}{left_out}"
+        f" Words are those of table_effects; intervals are not corrected. Judged against {_describe_task(task)}"
     )
 
 

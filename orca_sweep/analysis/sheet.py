@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from orca_sweep.analysis.figure_style import DARK, GREY, LIGHT, FigureStyle, use_look
@@ -228,10 +229,8 @@ class Sheet:
         return made
 
     def _place_all(self, caption: Any, *, is_first: bool, is_last: bool) -> None:
-        from matplotlib.backends.backend_agg import RendererAgg
-
         dpi = self.figure.dpi
-        renderer = RendererAgg(16, 16, dpi)
+        renderer = take_renderer(dpi)
         shown = [[slot for slot in band if slot.is_shown] for band in self.bands]
         shown = [band for band in shown if band]
         if is_first:
@@ -245,9 +244,8 @@ class Sheet:
         height, tops = PAD, []
         for band in shown:
             tops.append(height)
-            height += max(
-                self._measure_above(slot) + slot.height + self._measure_below(slot, renderer) for slot in band
-            )
+            height += max(map(self._measure_above, band))
+            height += max(slot.height + self._measure_below(slot, renderer) for slot in band)
             height += max(slot.gap for slot in band)
         height = math.ceil(max(36.0, height - GAP + PAD + bottom))
         self.figure.set_size_inches(self.style.width, height / 72)
@@ -255,7 +253,7 @@ class Sheet:
             caption.set_y(PAD / height)
         sides = _align_sides(shown)
         for band, top in zip(shown, tops, strict=True):
-            above = max(self._measure_above(slot) for slot in band)
+            above = max(map(self._measure_above, band))
             for slot in band:
                 self._place_slot(slot, top + above, height, sides[slot.column, slot.has_rows])
                 if is_last:
@@ -298,6 +296,14 @@ class Sheet:
             below = (height - top - slot.height - slot.outer[3] - PAD) / height
             axis.get_legend().set_bbox_to_anchor((start / whole, below), transform=self.figure.transFigure)
         _keep_within(axis, left=left, width=width, cell=slot.width)
+
+
+@lru_cache(maxsize=4)
+def take_renderer(dpi: float) -> Any:
+    """Returns what measures texts at a resolution, always the same: Matplotlib remembers the sizes of texts by renderer."""
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    return RendererAgg(16, 16, dpi)
 
 
 def _wrap_note(note: str, width: float, size: float) -> str:

@@ -103,6 +103,12 @@ class Summary:
     complete_pairs_only: bool
     notes: tuple[str, ...] = ()
     """Which rows were left out."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell of every task, base cells first."""
+        return [*self.bases, *(score.cell for row in self.rows for score in row.scores)]
+
     mode: Mode = "min"
     """Whether lower or higher scores are better."""
     turned: tuple[str, ...] = ()
@@ -278,7 +284,7 @@ def _make_records(summary: Summary, row: CellOverTasks) -> list[Record]:
 
 def build_tables(summary: Summary) -> tuple[Table, ...]:
     """Returns the table, with a block per cell: all tasks first, then each task."""
-    everything = [*summary.bases, *(score.cell for row in summary.rows for score in row.scores)]
+    everything = summary.cells
     paths = find_varying(everything)
     digits = _choose_digits(summary)
     blocks = tuple(_build_block(row, paths, digits) for row in summary.rows)
@@ -387,7 +393,7 @@ def write_caption(summary: Summary) -> str:
     return (
         f"Black: interquartile mean over {len(summary.bases)} tasks and its {format_percent(summary.level)} bootstrap interval"
         " over seeds within tasks (for these tasks only). Markers above it: mean of each task over seeds."
-        f"{hidden}{reasons}"
+        f" {describe_completeness(summary.cells)}{hidden}{reasons}"
     )
 
 

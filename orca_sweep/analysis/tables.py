@@ -1,7 +1,6 @@
 """What the tables share: cells, their base cell, and texts short enough for a figure."""
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -267,18 +266,6 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
 
 
 def shorten_text(text: str, most: int = 44) -> str:
-    """Returns a text for a figure as one line, without its middle if it is long; for several, see `shorten_texts`."""
+    """Returns a text for a figure as one line, without its middle if it is long."""
     half, text = (most - 1) // 2, join_lines(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
-def wrap_title(text: str, most: int = 60) -> str:
-    """Returns a text for the title of a figure, complete, on as many lines as it takes."""
-    return textwrap.fill(join_lines(text), most)
-
-
-def shorten_texts(texts: Iterable[str], most: int = 44) -> list[str]:
-    """Returns texts for labels side by side in a figure, each on one line; different texts stay different."""
-    full_texts = list(texts)
-    short_texts = shorten_labels(full_texts, most)
-    return [short_texts[text] for text in full_texts]

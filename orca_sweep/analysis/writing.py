@@ -257,14 +257,13 @@ def render_figure(figure: Any, kind: str) -> bytes:
     Letters are outlines in an SVG, so that it looks the same everywhere, and embedded TrueType fonts in a PDF, as
     publishers ask for.
     """
-    from matplotlib import rc_context
-
+    from orca_sweep.analysis.figure_style import LOOK, use_settings
     from orca_sweep.analysis.fonts import ignore_missing_letters
 
     drawn = io.BytesIO()
     without_date: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    look: Any = {"svg.hashsalt": "orca-sweep", "svg.fonttype": "path", "pdf.fonttype": 42, "text.usetex": False}
-    with rc_context(look), ignore_missing_letters():
+    look = {**LOOK, "svg.hashsalt": "orca-sweep", "svg.fonttype": "path", "pdf.fonttype": 42}
+    with use_settings(look), ignore_missing_letters():
         figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata=without_date.get(kind))
     return drawn.getvalue()
 

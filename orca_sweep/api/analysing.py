@@ -103,10 +103,9 @@ def _read_option(option: Option, value: Any) -> tuple[Any, str]:
             return list_items(value), ""
         case "text":
             return (value, "") if isinstance(value, str) else (NO_VALUE, "this must be a text.")
-        case "length":
-            return (
-                (value, "") if isinstance(value, str) or is_number else (NO_VALUE, "this must be a text or a number.")
-            )
+        case "width":
+            is_width = is_number or isinstance(value, str)
+            return (value, "") if is_width else (NO_VALUE, "this must be 'column', 'page', or a number of inches.")
         case "number":
             return (float(value), "") if is_number else (NO_VALUE, "this must be a number.")
         case "share":

@@ -81,7 +81,7 @@ def _annotate_option(option: Option) -> Any:
     if option.metavar:
         settings["metavar"] = option.metavar
     match option.kind:
-        case "text" | "length":
+        case "text" | "width":
             return Annotated[str | None, typer.Option(word, **settings)]
         case "texts":
             return Annotated[list[str] | None, typer.Option(word, **settings)]

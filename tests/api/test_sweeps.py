@@ -247,6 +247,9 @@ def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched, tmp_
     figure = sweep.figure("proxies")
     assert isinstance(figure, matplotlib.figure.Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
+    for width, inches in (("column", 3.25), ("page", 6.75), (5, 5.0), ("4.5", 4.5)):
+        assert sweep.figure("proxies", width=width, font_size=7).get_figwidth() == inches
+    assert not sweep.figure("proxies", no_caption=True).get_supxlabel()
     assert matplotlib.get_backend(auto_select=False) == backend
     widths = [sweep.figure("proxies", width=width, font_size=7).get_figwidth() for width in ("column", "page", 5.5)]
     assert widths == [3.25, 6.75, 5.5]
@@ -263,10 +266,11 @@ def test_a_figure_is_found_by_a_part_of_its_name_and_shows_itself(launched, tmp_
         ("figure2_proxis", {}, "Did you mean 'figure2_proxies'?"),
         ("", {}, "there is no analysis ''"),
         ("table_results", {}, "table_results has no figure"),
-        ("table_results", {"margin": 1}, "margin: there is no such option"),
-        ("proxies", {"widht": 1}, "widht: there is no such option. Did you mean 'width'?"),
-        ("proxies", {"width": True}, "width = True: this must be a text or a number"),
-        ("proxies", {"width": "wide"}, "a width is column, page, or a number of inches"),
+        ("proxies", {"margin": 1}, "margin: there is no such option. Known: font_size, no_caption, width"),
+        ("table_results", {"width": "column"}, "width: there is no such option. Known: level, metric"),
+        ("proxies", {"width": "wide"}, "width = 'wide': a width is column, page, or a number of inches"),
+        ("proxies", {"width": True}, "this must be 'column', 'page', or a number of inches"),
+        ("proxies", {"width": 0.1}, "a number of inches from 2 to 40 is allowed"),
         ("table_effects", {"bse": 1, "level": 95}, "bse: there is no such option. Did you mean 'base'?"),
         ("table_effects", {"bse": 1, "level": 95}, "level = 95: a share is between 0 and 1"),
         ("table_effects", {"metric": 3}, "this must be a text"),

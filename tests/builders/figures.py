@@ -5,6 +5,7 @@ import math
 
 import pandas as pd
 
+from orca_sweep.analysis.sheet import take_renderer
 from orca_sweep.results import Results
 
 LONG = "a-name-of-sixty-characters-without-any-space-that-goes-on-"
@@ -76,11 +77,11 @@ def hard_tables(levels, n_seeds=3, n_epochs=3, scale=1.0, shift=0.0, n_failed=0,
 
 def find_texts(figure):
     """Every text that a reader sees, with its box in pixels, in the order in which it is drawn."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    renderer = take_renderer(figure.dpi)
+    with renderer._draw_disabled():
+        figure.draw(renderer)  # which puts every text where it will be
     hidden = {text for axis in figure.axes if not axis.get_visible() for text in axis.findobj(Text)}
     for axis in figure.axes:
         for side in (axis.xaxis, axis.yaxis):
@@ -94,7 +95,7 @@ def find_texts(figure):
     seen = [
         text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in hidden
     ]
-    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in dict.fromkeys(seen)]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in dict.fromkeys(seen)]
 
 
 def find_faults(figure):

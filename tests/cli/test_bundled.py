@@ -1,6 +1,7 @@
 """Bundled spaces are found by name: beside the package in a checkout, inside it in a wheel, from any folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,4 +121,10 @@ def test_a_person_with_a_wheel_goes_from_nothing_to_verdicts_and_a_picture_for_a
     table = (tmp_path / "results" / "mine" / "figures" / "table_effects.md").read_text()
     assert "| body |" in table and "verdict" in table
     assert any(word in table for word in ("helps", "hurts", "no meaningful difference", "undecided"))
-    # COLUMN-WIDE PDF: orca_sweep("analyse", "figure4_freezing", "results/mine", "--width", "column", "--format", "pdf")
+    orca_sweep("analyse", "figure4_freezing", "results/mine", "--width", "column")
+    pdf = (tmp_path / "results" / "mine" / "figures" / "figure4_freezing.pdf").read_bytes()
+    (box,) = re.findall(rb"/MediaBox \[ 0 0 (\S+) (\S+) \]", pdf)
+    assert float(box[0]) == 3.25 * 72
+    assert b"/FontFile2" in pdf  # every font is embedded, and none as outlines that a publisher refuses
+    assert pdf.count(b"/Type /FontDescriptor") == pdf.count(b"/FontFile2")
+    assert b"/Type3" not in pdf

@@ -15,7 +15,7 @@ from orca_sweep.analysis.catalogue import choose_figures
 from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.report.record import compute as compute_report
-from orca_sweep.analysis.tables import read_cells, shorten_texts
+from orca_sweep.analysis.tables import read_cells
 from orca_sweep.cli import plan as plan_command
 from orca_sweep.cli import summary
 from orca_sweep.config import knobs
@@ -234,7 +234,6 @@ def test_different_numbers_have_different_labels(a, b):
 def test_short_labels_are_distinct(labels, width):
     short = shorten_labels(labels, width)
     assert len(set(short.values())) == len(labels)
-    assert shorten_texts(labels + labels, width) == [short[label] for label in labels + labels]
 
 
 def test_files_of_one_name_are_distinguished_by_their_folders():

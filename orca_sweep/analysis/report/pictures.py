@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from orca_sweep.analysis import factor_effects, importance, table_effects
 from orca_sweep.analysis.catalogue import find_figures, load_analysis
-from orca_sweep.analysis.figure_style import FigureStyle
+from orca_sweep.analysis.figure_style import LOOK, FigureStyle, use_settings
 from orca_sweep.analysis.fonts import ignore_missing_letters
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.errors import InputError
@@ -28,7 +28,7 @@ PX_PER_PT = 1.5
 """Slightly larger than on paper, so that 8-point text is easy to read."""
 MOST_CHARS = 1_500_000
 """A figure with a longer SVG slows the page down and is too crowded to read."""
-LOOK: Any = {"svg.fonttype": "none", "svg.hashsalt": "orca-sweep"}
+SVG_LOOK = {**LOOK, "svg.fonttype": "none", "svg.hashsalt": "orca-sweep"}
 STYLE = FigureStyle(width=8, caption=False)
 """The caption is text of the page."""
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -89,12 +89,9 @@ def _make_picture(name: str, title: str, compute: Callable[[], Any]) -> Picture:
 
 
 def _draw_svg(script: Any, record: Any) -> tuple[Any, str]:
-    from matplotlib import rc_context
-
-    file = io.StringIO()
+    file, figure = io.StringIO(), script.plot(record, STYLE)
     # The fonts of the page have more letters than those of this machine.
-    with rc_context(LOOK), ignore_missing_letters():
-        figure = script.plot(record, STYLE)
+    with use_settings(SVG_LOOK), ignore_missing_letters():
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     return figure, file.getvalue()
 
