@@ -34,7 +34,7 @@ def read_results(*sources: Path | str | Sequence[Path | str]) -> Results:
     if wrong:
         names = ", ".join(dict.fromkeys(type(item).__name__ for item in wrong))
         raise InputError(f"read_results: a folder is a text or a pathlib.Path, not {names}.")
-    folders = list(map(Path, given))
+    folders = [Path(str(item)) for item in given]
     if not folders:
         raise InputError("read_results: no folder. Name the folder of a sweep, or of tables.")
     _check_sources(folders)
