@@ -162,7 +162,7 @@ for _analysis in (
     ),
     Analysis(
         name="half_normal",
-        answers="which effects of a two-level design or a fraction stand out of the rest?",
+        answers="which effects of a two-level design or a fraction stand out from the rest?",
         options=(WITHOUT, BASE, METRIC, LEVEL),
     ),
     Analysis(

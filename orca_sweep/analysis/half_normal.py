@@ -1,4 +1,4 @@
-"""Half-normal plot of the effects of a two-level design, per task: which effects stand out of the rest.
+"""Half-normal plot of the effects of a two-level design, per task: which effects stand out from the rest.
 
 For whole two-level designs and regular fractions. Every effect that can be estimated is a mean at its high half of the cells
 minus the mean at its low half, interactions of any order included, so that all have the same standard error. Most effects of

@@ -227,7 +227,7 @@ def write_caption(importance: Importance) -> str:
     sentences = [
         f"Difference in {importance.effects.column} to the base cell when one part is changed, the largest first: mean and"
         f" {level} Student-t interval over n pairs of the same seed (none where n = 1)."
-        " The level of the base cell is left of the arrow."
+        " Bars run from zero to the mean. The level of the base cell is left of the arrow."
         " Shaded: the margin, if any. Words are those of table_effects, corrected for all cells of the task; intervals are not"
         " corrected.",
         *[SINGLE] * (counts == {1}),

@@ -38,7 +38,7 @@ class Margin:
         return "none" if self.kind == "none" else f"{self.value:.3g}"
 
     def describe(self) -> str:
-        """Returns what words are judged against: 'a margin of 0.02, given with --margin', or zero and why."""
+        """Returns what words are judged against: 'a margin of 0.02, given for this analysis', or zero and why."""
         if self.kind == "none":
             return f"zero, with no margin, {self.source}"
         limits = (
@@ -63,7 +63,7 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
     """
     numbers = numbers_by_task("--margin", given, tasks)
     margins = {
-        task: Margin(value=number, source="given with --margin", kind="given") for task, number in numbers.items()
+        task: Margin(value=number, source="given for this analysis", kind="given") for task, number in numbers.items()
     }
     problems = []
     for task in (task for task in tasks if task not in margins):

@@ -416,7 +416,7 @@ def write_caption(noise: SeedNoise) -> str:
     drawn = noise.tasks[:MAX_PANELS]
     sentences = [
         "A dot per seed: its distance from the mean of the cell; wide bars: one standard deviation (sd) over n seeds to either"
-        " side, which is no interval. For an A/A cell: distances from the mean of the cell that it repeats."
+        " side, which is not a confidence interval. For an A/A cell: distances from the mean of the cell that it repeats."
     ]
     wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
     if wholes:

@@ -34,11 +34,14 @@ def describe_plan(
 
 def write_size(plan: "Plan") -> str:
     """Returns '4 cells x 5 seeds + 2 A/A = 22 trials'."""
+    from orca_sweep.analysis.writing import count_things
+
     space = plan.space
     merged = f"; {_count_merged(plan.n_merged)}" if plan.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
     n = len(plan.cells) * len(space.seeds) + len(space.aa)
-    return f"{len(plan.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+    counts = " x ".join([count_things(len(plan.cells), "cell"), count_things(len(space.seeds), "seed")])
+    return f"{counts}{again} = {count_things(n, 'trial')}{merged}"
 
 
 def _count_merged(n: int) -> str:

@@ -112,10 +112,12 @@ class ProgressLines:
         return self._naming.add_trial(trial.trial_id, trial.cell_id, seed=trial.seed, role=trial.role, tuned=tuned)
 
     def _write_start(self, facts: Mapping[str, Any]) -> str:
+        from orca_sweep.analysis.writing import count_things
+
         self.n_todo, self.n_before, self.n_later = facts["n_todo"], facts["n_done"], facts["n_later"]
         dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
         later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
-        return f"{self.n_todo} trials to run, {self.n_before} done before{later}{dashboard}"
+        return f"{count_things(self.n_todo, 'trial')} to run, {self.n_before} done before{later}{dashboard}"
 
     def _write_end(self, facts: Mapping[str, Any]) -> str:
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")

@@ -42,7 +42,7 @@ def list_names(
     Prints one name per line, followed by its meaning.
     """
     if kind not in KINDS:
-        raise InputError(Problem(field="KIND", value=kind, rule=f"There is no such kind of names. {hint(kind, KINDS)}"))
+        raise InputError(Problem(field="KIND", value=kind, rule=f"There is no list of this kind. {hint(kind, KINDS)}"))
     names = describe_names(kind)
     if as_json:
         items = ({"name": item.name, "meaning": item.meaning, **item.details} for item in names)

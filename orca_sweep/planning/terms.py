@@ -220,7 +220,7 @@ def _describe_pruning(plan: Plan) -> Iterator[Term]:
     text = f"{prune.name} {rules[prune.name]} after {epochs}, comparing {compared} on validation data; {meaning}"
     shortest = min(cell.finetune.epochs for cell in plan.cells)
     if prune.grace_epochs >= shortest:
-        text += f"; it cannot act in cells of {shortest} epochs"
+        text += f"; it cannot act in cells of {shortest} epoch{'s' * (shortest != 1)}"
     yield Term(topic="prune", text=text, facts=prune.model_dump())
 
 

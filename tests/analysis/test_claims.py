@@ -534,7 +534,7 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
     [
         ({"": 0.02}, False, (), "fixed in the space s"),
         ({"": 0.02}, True, (), "fixed in the space s"),
-        ({"": 0.02}, True, ("0.03",), "given with --margin"),
+        ({"": 0.02}, True, ("0.03",), "given for this analysis"),
         ({}, True, (), "the standard deviation of the difference between two seeds of one cell, from the A/A cell of"),
     ],
 )

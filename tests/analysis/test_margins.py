@@ -220,7 +220,7 @@ def test_spaces_that_disagree_are_an_error_and_none_wins_silently(tmp_path):
         " --margin a=0.01.",
     )
     a, b = table_effects.compute(results, margin=["a=0.02"]).tasks
-    assert (a.margin.source, b.margin.source) == ("given with --margin", "fixed in the spaces one, two")
+    assert (a.margin.source, b.margin.source) == ("given for this analysis", "fixed in the spaces one, two")
     # A space that fixes none does not contradict one that does.
     agreeing = merged(tmp_path / "b", {"": 0.01}, {})
     assert {task.margin.source for task in table_effects.compute(agreeing).tasks} == {"fixed in the space one"}

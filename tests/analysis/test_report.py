@@ -236,7 +236,7 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
     report = compute(results, margin=["0.02"])
     effects = table_effects.compute(results, margin=["0.02"])
     (task,) = report.tasks
-    assert task.margin_source == "given with --margin"
+    assert task.margin_source == "given for this analysis"
     for line, row in zip(task.lines, effects.tasks[0].rows, strict=True):
         assert (line.word, line.sentence, line.n) == (row.verdict.word, row.verdict.sentence, row.contrast.interval.n)
         assert line.p_holm[1] == pytest.approx(row.p_holm, nan_ok=True)
@@ -790,7 +790,7 @@ def test_what_is_asked_of_the_report_reaches_it(tmp_path):
     assert done.returncode == 0, done.stderr
     read = Read((tmp_path / "report.html").read_text())
     assert "Base: mnist5k" in read.words("verdicts")
-    assert "Margin: 0.02, given with --margin." in read.words("verdicts")
+    assert "Margin: 0.02, given for this analysis." in read.words("verdicts")
     assert "hurts none" in read.words("verdicts")
     assert "Made at noon." in read.words("header")
 

@@ -165,7 +165,7 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     assert (float(better["p_sign_flip"]), better["smallest_p_sign_flip"]) == (0.0625, "0.0625")
     holm = stats.holm([want.p_t, other.p_t])
     assert [float(row["p_t_holm"]) for row in (better, dummy)] == holm.tolist()
-    assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given with --margin")
+    assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given for this analysis")
     assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
     (table,) = table_effects.build_tables(record)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))

@@ -59,9 +59,9 @@ def test_what_it_says_is_what_the_command_says(tmp_path):
     assert "One seed has no interval" in plan.warnings[0]
     text = repr(plan)
     lines = [line for line in printed.splitlines() if "--probe" not in line]
-    assert text.startswith("Plan s: 2 cells x 1 seeds = 2 trials\n")
+    assert text.startswith("Plan s: 2 cells x 1 seed = 2 trials\n")
     assert "(probe() measures a few epochs)" in text and len(plan.warnings) >= 2
-    assert set(lines[lines.index("2 cells x 1 seeds = 2 trials") + 1 :]) < set(text.splitlines())
+    assert set(lines[lines.index("2 cells x 1 seed = 2 trials") + 1 :]) < set(text.splitlines())
     assert plan.cost.n_left == 2
     assert not (tmp_path / "results").exists()
 

@@ -78,7 +78,7 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     path.write_text("base: {task: ninapro}\nfactors: {embedder.epochs: [0, 5], proxy: [none, mnist5k]}\nseeds: 1\n")
     done = orca("plan", path)
     assert done.returncode == 0
-    assert "2 cells x 1 seeds = 2 trials; 2 combinations are the same work" in done.stdout
+    assert "2 cells x 1 seed = 2 trials; 2 combinations are the same work" in done.stdout
     assert "Not here: task 'ninapro' needs the file" in done.stdout
     assert "One seed has no interval" in done.stdout
     assert "The 2 cells of ninapro share finetune.lr = 0.0001, and no other was tried" in done.stdout.replace("\n", " ")

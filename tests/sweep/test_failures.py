@@ -346,7 +346,7 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     (home / "slow-b").unlink()
     printed = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends()
     assert f"{done}/row.json: damaged: not what was written (the checksum is wrong). The trial runs again." in printed
-    assert f"{4 - len(rows) + 1} trials to run, {len(rows) - 1} done before" in printed
+    assert f"{4 - len(rows) + 1} trial{'s' * (len(rows) != 4)} to run, {len(rows) - 1} done before" in printed
     again = read_results(out / "tables").trials.set_index("trial_id")["resumed_from_epoch"]
     assert again[done] == 0
     assert again[begun] == saved[begun]

@@ -118,7 +118,7 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
     # The YAML grows by a seed and loses the broken task: only the new trial runs.
     space.write_text(text + "factors: {task: [tiny]}\nseeds: 2\n")
     done = orca("launch", space, "--out", tmp_path / "out", check=0, head=head)
-    assert "1 trials to run, 1 done before" in done.stdout
+    assert "1 trial to run, 1 done before" in done.stdout
     assert read_results(tmp_path / "out" / "tables").trials["status"].tolist() == ["ok", "ok"]
 
 
