@@ -65,8 +65,9 @@ RECORDS = (
         preparation="cepstrum coefficients as published, zeros behind the last frame",
         recipe={
             "proxy": "pydoc-topics", "body.name": "minilm",
-            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 16,
-            "finetune.epochs": 5, "finetune.batch_size": 16, "finetune.lr": 1e-4, "finetune.grad_clip": 1.0,
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 8,
+            "finetune.epochs": 5, "finetune.batch_size": 16, "finetune.lr": 2e-4, "finetune.grad_clip": 1.0,
+            "finetune.warmup_epochs": 1, "finetune.decay_epochs": 5,
         },
     ),
 )  # fmt: skip
