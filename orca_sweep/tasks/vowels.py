@@ -1,13 +1,11 @@
 """Utterances of Japanese vowels, shipped with the package: who speaks?"""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from orca_sweep.data import Samples, Splits, check_labels, split_random
-from orca_sweep.data.readers import open_file
-from orca_sweep.errors import DataError
+from orca_sweep.data.shipped import read_shipped_file
 from orca_sweep.tasks.grouped import read_npz
 from orca_sweep.tasks.records import Task
 
@@ -36,9 +34,7 @@ def read_utterances(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: if the file is not the one that was shipped.
     """
-    with open_file(path) as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != SHA256:
-            raise DataError(f"{path}: not the file that comes with orca-sweep. Install orca-sweep again.")
+    read_shipped_file(path, SHA256)
     stored = read_npz(path, {"millionths": (N_FRAMES, 12), "lengths": (640,), "speakers": (640,)})
     x = np.zeros((640, 12, LENGTH), np.float32)
     frames = np.split((stored["millionths"] / 1e6).astype(np.float32), np.cumsum(stored["lengths"], dtype=int)[:-1])
