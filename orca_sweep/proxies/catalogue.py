@@ -78,6 +78,20 @@ PROXIES.add(
 )
 PROXIES.add(
     Proxy(
+        name="photographs",
+        kind="image",
+        n_classes=len(bundled.PHOTOGRAPHS),
+        load=lambda root: bundled.load_photographs(),
+        meaning="grey crops, 1x32x32, of ten photographs and textures, labelled by photograph",
+        source="images of scikit-image: " + ", ".join(bundled.PHOTOGRAPHS),
+        licence="CC0, public domain, or no known restrictions, as scikit-image documents for each",
+        packages=("skimage", "PIL"),
+        extra="2d",
+        form="plain",
+    )
+)
+PROXIES.add(
+    Proxy(
         name="pydoc-topics",
         kind="text",
         n_classes=len(bundled.CHAPTERS),

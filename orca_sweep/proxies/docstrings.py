@@ -15,7 +15,7 @@ from orca_sweep.proxies.records import ProxyData, Tagged
 
 FOLDER = Path(__file__).parent
 PASSAGES_SHA256 = "875b7a7e99d964b7215e136c1b7f43ec3b7a2ddb7e8a13802c23cfb283ca8908"
-TAGS_SHA256 = "10bdf60625452e3138a5a4c354e0a4b207f9d7f256cbe90d3fe50d1832f1c38f"
+TAGS_SHA256 = "ed91d346e2fbe7055b99e69315ff12fac1c104fc6004501182dc7f151257ef8a"
 N_PARTS = 12
 N_KINDS = 9
 """Kinds of phrases, words without markup among them."""

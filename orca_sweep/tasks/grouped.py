@@ -1,13 +1,11 @@
 """Bundled data whose samples come in groups: what is alike stays in one split."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from orca_sweep.data import Samples, Splits, split_groups
-from orca_sweep.errors import DataError
 from orca_sweep.tasks.recipes import Shape, open_checked_npz
 
 
@@ -28,19 +26,6 @@ class GroupedData:
     def take(self, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
         """Returns the splits of three index arrays."""
         return Splits(*(Samples(self.x[part], self.y[part]) for part in parts))
-
-
-def find_package_file(task: str, package: str, path: str, extra: str | None = None) -> Path:
-    """Returns the path of a data file in an installed package, which is not imported.
-
-    Raises:
-        DataError: if the package is not installed; names the extra that installs it.
-    """
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        remedy = f"'orca-sweep[{extra}]'" if extra else package
-        raise DataError(f"task {task!r} needs the package {package}. Run: pip install {remedy}")
-    return Path(next(iter(spec.submodule_search_locations))) / path
 
 
 def read_npz(path: Path, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from orca_sweep.data import Splits, split_random
+from orca_sweep.data.shipped import find_package_file
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.grouped import GroupedData, find_package_file
+from orca_sweep.tasks.grouped import GroupedData
 from orca_sweep.tasks.recipes import read_lines
 from orca_sweep.tasks.records import Task
 
@@ -25,7 +26,7 @@ def load_peptides(root: Path, split_seed: int) -> Splits:
 
     Training holds all peptides of the other families. One of each family makes the samples of a score independent.
     """
-    data = encode_peptides(find_package_file("peptides", "modlamp", "data/AMPvsUniProt.csv", "1d"))
+    data = encode_peptides(find_package_file("task 'peptides'", "modlamp", "data/AMPvsUniProt.csv", "1d"))
     return data.take(split_families(data, split_seed))
 
 

@@ -64,6 +64,7 @@ def tag_words(text):
         end = match.end()
         kind = KINDS.get(match["role"] or match.lastgroup)
         inner = name_target(match).split() if kind else TOKEN.findall(name_target(match))
+        inner = ["".join(inner)] if kind in ("CLASS", "FUNCTION", "MEMBER") else inner
         words += [(word, f"{'I' if i else 'B'}-{kind}" if kind else "O") for i, word in enumerate(inner)]
     return words + [(word, "O") for word in TOKEN.findall(text[end:])]
 
