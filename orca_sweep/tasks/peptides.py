@@ -13,6 +13,7 @@ from orca_sweep.tasks.grouped import GroupedData
 from orca_sweep.tasks.recipes import read_lines
 from orca_sweep.tasks.records import Task
 
+FILE = "data/AMPvsUniProt.csv"
 ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 LENGTH = 48
 N_VAL = 150
@@ -26,7 +27,7 @@ def load_peptides(root: Path, split_seed: int) -> Splits:
 
     Training holds all peptides of the other families. One of each family makes the samples of a score independent.
     """
-    data = encode_peptides(find_package_file("task 'peptides'", "modlamp", "data/AMPvsUniProt.csv", "1d"))
+    data = encode_peptides(find_package_file("task 'peptides'", "modlamp", FILE, "1d"))
     return data.take(split_families(data, split_seed))
 
 

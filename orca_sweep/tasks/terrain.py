@@ -10,6 +10,7 @@ from orca_sweep.data.shipped import find_package_file
 from orca_sweep.tasks.grouped import GroupedData, read_npz
 from orca_sweep.tasks.records import Task
 
+FILE = "mpl-data/sample_data/jacksboro_fault_dem.npz"
 TILE = 32
 N_BANDS = 8
 ROW_STEP = 16
@@ -22,7 +23,7 @@ LIGHTS_DEG = (315.0, 45.0)
 
 def load_terrain(root: Path, split_seed: int) -> Splits:
     """Returns tiles of shaded relief (2, 32, 32) and their heights (1, 32, 32): 4 bands for training, 2 and 2 else."""
-    path = find_package_file("task 'terrain'", "matplotlib", "mpl-data/sample_data/jacksboro_fault_dem.npz")
+    path = find_package_file("task 'terrain'", "matplotlib", FILE)
     return cut_terrain_tiles(path).split(2, 2, split_seed)
 
 

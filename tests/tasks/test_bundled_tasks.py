@@ -1,0 +1,199 @@
+"""What holds for every task that works offline, and facts of the grouped ones."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orca_sweep.data import hash_each_row
+from orca_sweep.data import samples as data_samples
+from orca_sweep.data.shipped import find_package_file
+from orca_sweep.errors import DataError
+from orca_sweep.tasks import TASKS, explain_unavailable, load_task_data, peptides, terrain, vowels
+from tests.builders.shipped_files import read_ts
+
+HERE = Path()
+OFFLINE = [name for name in TASKS.names() if not TASKS.get(name).files]
+
+
+def take_installed(name):
+    task = TASKS.get(name)
+    for package in task.packages:
+        pytest.importorskip(package)
+    return task
+
+
+def hash_samples(part):
+    return set(hash_each_row(np.concatenate([part.x.reshape(len(part), -1), part.y.reshape(len(part), -1)], axis=1)))
+
+
+def test_there_are_three_offline_tasks_of_each_kind():
+    assert {"digits", "darcy-generated", "terrain", "watch-exercises", "vowels", "peptides"} <= set(OFFLINE)
+    assert {dims: sum(TASKS.get(name).dims == dims for name in OFFLINE) >= 3 for dims in (1, 2)} == {1: True, 2: True}
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_an_offline_task_has_declared_shapes_and_disjoint_seeded_splits(name):
+    task = take_installed(name)
+    assert explain_unavailable(task, HERE) == []
+    data, again, other = (load_task_data(task, HERE, seed, None) for seed in (0, 0, 1))
+    assert data.fingerprint == again.fingerprint != other.fingerprint
+    parts = (data.train, data.val, data.test)
+    for part in parts:
+        assert part.x.shape[1:] == task.sample_shape and part.y.shape[1:] == task.target_shape
+        assert len(part) >= 50
+    assert not set.intersection(*map(hash_samples, parts[:2])) | set.intersection(*map(hash_samples, parts[1:]))
+    assert not hash_samples(parts[0]) & hash_samples(parts[2])
+    assert len(data.train) >= (task.n_train_max or task.recipe["data.n_train"])
+    assert task.n_train_max in (None, len(data.train))
+
+
+@pytest.mark.parametrize("name", [name for name in OFFLINE if TASKS.get(name).extra])
+def test_a_missing_package_is_named_with_its_extra(name, monkeypatch):
+    task = TASKS.get(name)
+    monkeypatch.setattr(data_samples, "find_spec", lambda package: None)
+    with pytest.raises(DataError, match=rf"task '{name}' needs the package \w+.*'orca-sweep\[{task.extra}\]'"):
+        task.load(HERE, 0)
+    assert any(f"[{task.extra}]" in text for text in explain_unavailable(task, HERE))
+
+
+def test_a_package_without_a_folder_is_named():
+    with pytest.raises(DataError, match="task 'x' needs the package six, which has no folder"):
+        find_package_file("task 'x'", "six", "data.csv")
+
+
+# Terrain ------------------------------------------------------------------------------------------
+
+
+def whole_terrain():
+    return terrain.cut_terrain_tiles(find_package_file("", "matplotlib", terrain.FILE))
+
+
+def test_terrain_tiles_of_two_bands_share_no_cell():
+    from collections import defaultdict
+
+    width = 403 // terrain.N_BANDS
+    heights = np.load(find_package_file("", "matplotlib", terrain.FILE))["elevation"]
+    data, starts = whole_terrain(), defaultdict(list)
+    # Each tile stands where its heights, less their mean, are those of the map: looked for in its band alone.
+    for i in range(0, len(data.y), 7):
+        band = int(data.groups[i])
+        strip = heights[:, band * width : (band + 1) * width].astype(float)
+        rows, columns = strip.shape[0] - terrain.TILE + 1, width - terrain.TILE + 1
+        windows = (strip[r : r + terrain.TILE, c : c + terrain.TILE] for r in range(rows) for c in range(columns))
+        matches = [np.allclose(window - window.mean(), data.y[i, 0], atol=1e-3) for window in windows]
+        starts[band].append(np.flatnonzero(matches))
+    assert set(starts) == set(range(terrain.N_BANDS))
+    assert all(len(match) == 1 for some in starts.values() for match in some)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_terrain_keeps_bands_together(seed):
+    data, splits = whole_terrain(), terrain.load_terrain(HERE, seed)
+    band_of = dict(zip(hash_each_row(data.y), data.groups.tolist(), strict=True))
+    bands = [{band_of[row] for row in hash_each_row(part.y)} for part in (splits.train, splits.val, splits.test)]
+    assert [len(some) for some in bands] == [4, 2, 2]
+    assert len(set.union(*bands)) == 8
+
+
+def test_relief_is_bright_where_it_faces_the_light():
+    flat = np.zeros((5, 5))
+    assert terrain.shade_relief(flat, 0) == pytest.approx(np.full((5, 5), np.sqrt(0.5)))
+    rises_to_south = np.arange(5)[:, None] * np.full(5, terrain.CELL_M[0])  # 45 degrees, facing north
+    assert terrain.shade_relief(rises_to_south, 0) == pytest.approx(np.ones((5, 5)))
+    assert terrain.shade_relief(rises_to_south, 180) == pytest.approx(np.zeros((5, 5)), abs=1e-12)
+    rises_to_west = -np.arange(5) * np.full((5, 1), terrain.CELL_M[1])  # faces east
+    assert terrain.shade_relief(rises_to_west, 90) == pytest.approx(np.ones((5, 5)))
+
+
+# Vowels -------------------------------------------------------------------------------------------
+
+
+def test_vowels_are_the_published_utterances():
+    x, speakers = vowels.read_utterances(vowels.FILE)
+    assert np.bincount(speakers[:270]).tolist() == [30] * 9
+    assert np.bincount(speakers[270:]).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    lengths = (x != 0).any(axis=1).sum(axis=1)
+    assert (lengths.min(), lengths.max(), lengths.sum()) == (7, 29, vowels.N_FRAMES)
+    np.testing.assert_array_equal(x[0, :2, 0], np.float32([1.860936, -0.207383]))
+    assert x[0, :, 20:].any() == np.False_
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_published_test_utterances_stay_the_test_set(seed):
+    x, speakers = vowels.read_utterances(vowels.FILE)
+    splits = vowels.load_vowels(HERE, seed)
+    np.testing.assert_array_equal(splits.test.x, x[270:])
+    np.testing.assert_array_equal(splits.test.y, speakers[270:])
+    assert np.bincount(splits.train.y).tolist() == [20] * 9
+
+
+def test_a_changed_vowel_file_is_refused(tmp_path):
+    shutil.copy(vowels.FILE, tmp_path / "v.npz")
+    with (tmp_path / "v.npz").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(DataError, match=r"v.npz: not the file that comes with orca-sweep"):
+        vowels.read_utterances(tmp_path / "v.npz")
+
+
+def test_the_maker_of_the_vowel_file_reads_the_archive_format():
+    series, labels = read_ts("#a note\n@data\n1,2,3:4,5,6:9\n7:8:1\n")
+    assert [one.tolist() for one in series] == [[[1, 4], [2, 5], [3, 6]], [[7, 8]]]
+    assert labels == [9, 1]
+
+
+# Peptides -----------------------------------------------------------------------------------------
+
+
+def test_a_shared_run_makes_a_family_also_through_a_third():
+    a, b, c = "AAAAKKKKRR", "KKKKRRWWLLLL", "GGWWLLLLGG"
+    families = peptides.find_families([a, b, "GGGGGGGG", c, "GGGGGGGGG", "VVV", "VVV"])
+    # a and b share only six residues; b and c share WWLLLL: six again.
+    assert len(set(families[[0, 1, 3]])) == 3
+    assert families[2] == families[4]
+    linked = peptides.find_families(["AAAACCCC", "AAAACCCCDDDD", "CCCCDDDD", "CCCDDDD"])
+    assert linked[0] == linked[1] == linked[2] != linked[3]
+
+
+def test_peptides_are_read_coded_and_left_out(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("5,2,a,b\nACD, 1\nXXA, 1\nACD, 1\nYYY, 0\nYYY, 1\nWWWW,0\n" + "K" * 60 + ", 1\n")
+    peptides.encode_peptides.cache_clear()
+    data = peptides.encode_peptides(path)
+    assert data.y.tolist() == [1, 1, 0]  # ACD, KKK..., WWWW
+    assert data.x.sum(axis=(1, 2)).tolist() == [3, 48, 4]
+    assert data.x[0].argmax(axis=0)[:3].tolist() == [0, 1, 2]
+    path.write_text("1,1,a,b\nACD, 1\nAC3, 1\n")
+    with pytest.raises(DataError, match=r"p.csv: line 3 is 'AC3, 1'"):
+        peptides.read_peptides(path)
+    peptides.encode_peptides.cache_clear()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_splits_of_peptides_share_a_run(seed):
+    pytest.importorskip("modlamp")
+    data = peptides.encode_peptides(find_package_file("", "modlamp", peptides.FILE))
+    train, val, test = peptides.split_families(data, seed)
+    codes = np.where(data.x.any(axis=1), data.x.argmax(axis=1), -1)
+
+    def runs(part):
+        rows = (codes[i][codes[i] >= 0].tobytes() for i in part)
+        step = codes.itemsize
+        return {
+            row[i * step : (i + 8) * step] for row in rows for i in range(len(row) // step - 7)
+        }
+
+    assert not runs(train) & runs(val) and not runs(train) & runs(test) and not runs(val) & runs(test)
+    assert len(np.unique(data.groups[val])) == len(val) == 150
+    assert len(np.unique(data.groups[test])) == len(test) == 400
+    assert 0.4 < data.y[val].mean() < 0.6
+
+
+def test_every_data_file_of_the_package_is_under_a_megabyte_and_named_in_the_notice():
+    package = Path(importlib.import_module("orca_sweep").__file__).parent
+    notice = (package / "NOTICE.md").read_text()
+    files = [path for ending in ("*.npz", "*.gz") for path in package.rglob(ending)]
+    assert {path.name for path in files} == {"japanese_vowels.npz", "docstrings.tsv.gz", "docstring_tags.conll.gz"}
+    assert all(path.stat().st_size < 1_000_000 and path.name in notice for path in files)
