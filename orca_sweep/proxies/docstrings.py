@@ -15,7 +15,7 @@ from orca_sweep.proxies.records import ProxyData, Tagged
 
 FOLDER = Path(__file__).parent
 PASSAGES_SHA256 = "875b7a7e99d964b7215e136c1b7f43ec3b7a2ddb7e8a13802c23cfb283ca8908"
-TAGS_SHA256 = "ed91d346e2fbe7055b99e69315ff12fac1c104fc6004501182dc7f151257ef8a"
+TAGS_SHA256 = "786883dc72ac85ddd7be8a99450f7fd0ebd64e1cdbeb15341f36d948d180dc1f"
 N_PARTS = 12
 N_KINDS = 9
 """Kinds of phrases, words without markup among them."""

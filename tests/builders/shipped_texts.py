@@ -72,6 +72,7 @@ def tag_words(text):
 def choose_sentences(paragraphs, rng):
     """Returns tagged paragraphs that give up to MOST_PHRASES phrases of each kind, the rarest kinds first."""
     tagged = [words[:MOST_WORDS] for words in map(tag_words, paragraphs) if len(words) >= LEAST_WORDS]
+    tagged = [words for words in tagged if not any("`" in word for word, _ in words)]  # markup that was not understood
     rng.shuffle(tagged)
     totals = Counter(tag for words in tagged for _, tag in words if tag.startswith("B-"))
     kept, have = set(), Counter()

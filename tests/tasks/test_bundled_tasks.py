@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,15 @@ HERE = Path()
 OFFLINE = [name for name in TASKS.names() if not TASKS.get(name).files]
 
 
+def skip_without(*packages):
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"not installed: {missing}")
+
+
 def take_installed(name):
     task = TASKS.get(name)
-    for package in task.packages:
-        pytest.importorskip(package)
+    skip_without(*task.packages)
     return task
 
 
@@ -170,7 +176,7 @@ def test_peptides_are_read_coded_and_left_out(tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_splits_of_peptides_share_a_run(seed):
-    pytest.importorskip("modlamp")
+    skip_without("modlamp")
     data = peptides.encode_peptides(find_package_file("", "modlamp", peptides.FILE))
     train, val, test = peptides.split_families(data, seed)
     codes = np.where(data.x.any(axis=1), data.x.argmax(axis=1), -1)
