@@ -16,14 +16,14 @@ from orca_sweep.tasks.records import Task
 FILE = "data/AMPvsUniProt.csv"
 ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 LENGTH = 48
-N_VAL = 150
-N_TEST = 400
+N_VAL = 120
+N_TEST = 300
 SHARED = 8
 """Peptides that share a run of this many residues are kept in one split."""
 
 
 def load_peptides(root: Path, split_seed: int) -> Splits:
-    """Returns peptides (20, 48) and labels: one of each of 150 families for validation, and of 400 for test.
+    """Returns peptides (20, 48) and labels: one of each of 120 families for validation, and of 300 for test.
 
     Training holds all peptides of the other families. One of each family makes the samples of a score independent.
     """
@@ -98,7 +98,7 @@ RECORDS = (
         loss="cross-entropy",
         metric="error",
         load=load_peptides,
-        meaning="antimicrobial peptides against others, one-hot; split by families; 160 training peptides",
+        meaning="antimicrobial peptides against others, one-hot; split by families; 200 training peptides",
         source="modlAMP's AMPvsUniProt.csv (Mueller et al. 2017, doi 10.1093/bioinformatics/btx285), from APD3 and UniProt",
         licence="BSD-3-Clause (package); UniProt: CC BY 4.0; APD3 names none",
         packages=("modlamp",),
@@ -106,9 +106,9 @@ RECORDS = (
         codes=True,
         preparation="one-hot",
         recipe={
-            "proxy": "pydoc-topics", "body.name": "minilm", "data.n_train": 160,
-            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 12,
-            "finetune.epochs": 4, "finetune.batch_size": 16, "finetune.lr": 2e-4, "finetune.grad_clip": 1.0,
+            "proxy": "pydoc-topics", "body.name": "minilm", "data.n_train": 200,
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 8,
+            "finetune.epochs": 4, "finetune.batch_size": 16, "finetune.lr": 4e-4, "finetune.grad_clip": 1.0,
             "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
         },
     ),

@@ -18,12 +18,12 @@ from orca_sweep.tasks.records import Task
 FOLDER = "datasets/data"
 SCAN, GREY, WHITE = (f"mni_icbm152_{part}_tal_nlin_sym_09a_converted.nii.gz" for part in ("t1", "gm", "wm"))
 TILE = 32
-TILE_STEP = 24
+TILE_STEP = 16
 STEP = 2
 """Every second voxel is used: 2 mm."""
 SLAB = 8
 """Slices in a group: neighbouring slices are alike. All that a sample shows lies in its slab."""
-FIRST, N_SLABS = 14, 8
+FIRST, N_SLABS = 10, 8
 """The first slice of the first slab, and the number of slabs: those with the bulk of the brain."""
 REACH = 2
 """The two slices that are seen lie so many slices (4 mm) below and above the one whose tissue is asked for."""

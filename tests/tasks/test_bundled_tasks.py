@@ -189,8 +189,8 @@ def test_no_two_splits_of_peptides_share_a_run(seed):
         }
 
     assert not runs(train) & runs(val) and not runs(train) & runs(test) and not runs(val) & runs(test)
-    assert len(np.unique(data.groups[val])) == len(val) == 150
-    assert len(np.unique(data.groups[test])) == len(test) == 400
+    assert len(np.unique(data.groups[val])) == len(val) == 120
+    assert len(np.unique(data.groups[test])) == len(test) == 300
     assert 0.4 < data.y[val].mean() < 0.6
 
 
