@@ -67,12 +67,12 @@ def read_nifti(path: Path) -> np.ndarray:
     try:
         with open_file(path) as file:
             content = gzip.decompress(file.read())
-        sizes = np.frombuffer(content, "<i2", 8, offset=40)
-        kind, offset = NIFTI_TYPES.get(int(np.frombuffer(content, "<i2", 1, 70)[0])), int(np.frombuffer(content, "<f4", 1, 108)[0])
-        if content[344:348] != b"n+1\0" or sizes[0] != 3 or kind is None:
+        n_axes, *shape = np.frombuffer(content, "<i2", 4, offset=40).tolist()
+        kind = NIFTI_TYPES.get(np.frombuffer(content, "<i2", 1, offset=70).item())
+        start = int(np.frombuffer(content, "<f4", 1, offset=108).item())
+        if content[344:348] != b"n+1\0" or n_axes != 3 or kind is None:
             raise DataError(f"{path}: not a volume in one NIfTI-1 file. Install nilearn again.")
-        shape = tuple(int(n) for n in sizes[1:4])
-        volume = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape, order="F").astype(np.float32)
+        volume = np.frombuffer(content, kind, math.prod(shape), start).reshape(shape, order="F").astype(np.float32)
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}). Install nilearn again.") from None
     return volume / volume.max()
@@ -99,8 +99,8 @@ RECORDS = (
             "proxy": "mnist5k", "body.name": "swin-micro", "data.n_train": 120,
             "predictor.dense": "linear",
             "embedder.epochs": 20, "embedder.proxy_samples": 1000,
-            "finetune.epochs": 20, "finetune.batch_size": 16, "finetune.lr": 1e-3, "finetune.warmup_epochs": 2,
-            "finetune.decay_epochs": 20,
+            "finetune.epochs": 15, "finetune.batch_size": 16, "finetune.lr": 3e-3, "finetune.warmup_epochs": 2,
+            "finetune.decay_epochs": 15,
         },
     ),
 )  # fmt: skip

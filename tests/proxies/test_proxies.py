@@ -101,7 +101,15 @@ def test_the_maker_of_the_texts_takes_markup_out_of_the_words_and_into_the_tags(
     words, tags = zip(*tag_words(text), strict=True)
     assert " ".join(words) == "Fit a.b.Tree to x, y , or z : see the rule , not 2 * 3 * 4 ."
     kinds = [f"{word}/{tag}" for word, tag in zip(words, tags, strict=True) if tag != "O"]
-    assert kinds == ["a.b.Tree/B-CLASS", "x,/B-CODE", "y/I-CODE", "z/B-NAME", "the/B-TERM", "rule/I-TERM", "not/B-EMPHASIS"]
+    assert kinds == [
+        "a.b.Tree/B-CLASS",
+        "x,/B-CODE",
+        "y/I-CODE",
+        "z/B-NAME",
+        "the/B-TERM",
+        "rule/I-TERM",
+        "not/B-EMPHASIS",
+    ]
     kept = cut_paragraphs("One line\nof prose.\n\n>>> code\n\nName\n----\n\nMore: ``x``")
     assert kept == ["One line of prose.", "More: ``x``"]
 
@@ -121,7 +129,16 @@ def test_photographs_without_their_package_name_the_extra(monkeypatch):
 
 
 def test_no_two_proxies_share_a_fingerprint():
-    names = ["mnist5k", "photo-patches", "pydoc-topics", "docstrings", "docstring-tags", "dummy", "shuffled:mnist5k", "shuffled:shuffled:mnist5k"]
+    names = [
+        "mnist5k",
+        "photo-patches",
+        "pydoc-topics",
+        "docstrings",
+        "docstring-tags",
+        "dummy",
+        "shuffled:mnist5k",
+        "shuffled:shuffled:mnist5k",
+    ]
     assert len({find_proxy(name).load(Path()).fingerprint for name in names}) == len(names)
 
 

@@ -1,5 +1,6 @@
 """What holds for every task that works offline, and facts of the grouped ones."""
 
+import gzip
 import importlib
 import shutil
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from orca_sweep.data import hash_each_row
 from orca_sweep.data import samples as data_samples
 from orca_sweep.data.shipped import find_package_file
 from orca_sweep.errors import DataError
-from orca_sweep.tasks import TASKS, explain_unavailable, load_task_data, peptides, terrain, vowels
+from orca_sweep.tasks import TASKS, explain_unavailable, load_task_data, peptides, terrain, tissue, vowels
 from tests.builders.shipped_files import read_ts
 
 HERE = Path()
@@ -111,6 +112,67 @@ def test_relief_is_bright_where_it_faces_the_light():
     assert terrain.shade_relief(rises_to_west, 90) == pytest.approx(np.ones((5, 5)))
 
 
+# Brain tissue -------------------------------------------------------------------------------------
+
+
+def write_nifti(path, volume):
+    """A packed NIfTI-1 file of bytes, with the 348 bytes of its header and 4 of no extension."""
+    header = bytearray(352)
+    header[40:56] = np.array([3, *volume.shape, 1, 1, 1, 1], "<i2").tobytes()
+    header[70:72] = np.array([2], "<i2").tobytes()
+    header[108:112] = np.array([352], "<f4").tobytes()
+    header[344:348] = b"n+1\0"
+    path.write_bytes(gzip.compress(bytes(header) + volume.astype("u1").tobytes(order="F"), 1))
+    return path
+
+
+def test_a_nifti_file_is_read_by_its_header(tmp_path):
+    volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    path = write_nifti(tmp_path / "v.nii.gz", volume)
+    np.testing.assert_allclose(tissue.read_nifti(path), volume / np.float32(23), rtol=1e-6)
+    whole = gzip.decompress(path.read_bytes())
+    for bad, words in (
+        (gzip.compress(whole[:-1]), "damaged"),
+        (gzip.compress(whole[:60]), "damaged"),
+        (whole, "damaged"),
+        (gzip.compress(whole.replace(b"n+1", b"ni1")), "not a volume in one NIfTI-1 file"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=f"v.nii.gz: {words}"):
+            tissue.read_nifti(path)
+
+
+def test_tissue_shows_two_slices_of_the_slab_around_the_one_asked_for(tmp_path):
+    # The scan's brightness is its slice; the tissue is white where the slice's number is odd (counted at 2 mm), else grey.
+    depth = 2 * (tissue.FIRST + tissue.N_SLABS * tissue.SLAB)
+    slices = np.broadcast_to(np.arange(depth) // 2, (64, 64, depth))
+    white = np.where(slices % 2, 100, 0)
+    paths = [
+        write_nifti(tmp_path / name, volume) for name, volume in (("t1", slices), ("gm", 100 - white), ("wm", white))
+    ]
+    tissue.cut_tissue_tiles.cache_clear()
+    data = tissue.cut_tissue_tiles(*paths)
+    tissue.cut_tissue_tiles.cache_clear()
+    below, above = np.rint(data.x[:, :, 0, 0] * slices.max()).astype(int).T
+    np.testing.assert_array_equal(above - below, 2 * tissue.REACH)
+    np.testing.assert_array_equal(data.y[:, 0, 0], 1 + (below + tissue.REACH) % 2)
+    for seen in (below, above):
+        np.testing.assert_array_equal((seen - tissue.FIRST) // tissue.SLAB, data.groups)
+    assert set(data.groups) == set(range(tissue.N_SLABS))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tissue_keeps_slabs_together(seed):
+    skip_without("nilearn")
+    splits = tissue.load_tissue(HERE, seed)
+    paths = [find_package_file("", "nilearn", f"{tissue.FOLDER}/{n}") for n in (tissue.SCAN, tissue.GREY, tissue.WHITE)]
+    data = tissue.cut_tissue_tiles(*paths)
+    slab_of = dict(zip(hash_each_row(data.x), data.groups.tolist(), strict=True))
+    slabs = [{slab_of[row] for row in hash_each_row(part.x)} for part in (splits.train, splits.val, splits.test)]
+    assert [len(some) for some in slabs] == [4, 2, 2]
+    assert len(set.union(*slabs)) == 8
+
+
 # Vowels -------------------------------------------------------------------------------------------
 
 
@@ -184,9 +246,7 @@ def test_no_two_splits_of_peptides_share_a_run(seed):
     def runs(part):
         rows = (codes[i][codes[i] >= 0].tobytes() for i in part)
         step = codes.itemsize
-        return {
-            row[i * step : (i + 8) * step] for row in rows for i in range(len(row) // step - 7)
-        }
+        return {row[i * step : (i + 8) * step] for row in rows for i in range(len(row) // step - 7)}
 
     assert not runs(train) & runs(val) and not runs(train) & runs(test) and not runs(val) & runs(test)
     assert len(np.unique(data.groups[val])) == len(val) == 120
