@@ -35,7 +35,7 @@ def split_families(data: GroupedData, split_seed: int) -> tuple[np.ndarray, np.n
     """Returns index arrays (train, val, test), stratified by the families' size and label."""
     _, first, family_of, sizes = np.unique(data.groups, return_index=True, return_inverse=True, return_counts=True)
     strata = 2 * np.floor(np.log2(sizes)).astype(int) + data.y[first]
-    train, val, test = split_random(len(sizes), N_VAL, N_TEST, split_seed, strata)
+    train, val, test = split_random(len(sizes), N_VAL, N_TEST, split_seed, labels=strata)
     return np.flatnonzero(np.isin(family_of, train)), np.sort(first[val]), np.sort(first[test])
 
 
@@ -50,7 +50,7 @@ def encode_peptides(path: Path) -> GroupedData:
         DataError: naming the line that is not a sequence and a label.
     """
     labels = read_peptides(path)
-    sequences = sorted(name for name, found in labels.items() if len(found) == 1 and set(name) <= set(ACIDS))
+    sequences = sorted(name for name, listed in labels.items() if len(listed) == 1 and set(name) <= set(ACIDS))
     x = np.zeros((len(sequences), len(ACIDS), LENGTH), np.float32)
     for i, sequence in enumerate(sequences):
         residues = [ACIDS.index(letter) for letter in sequence[:LENGTH]]

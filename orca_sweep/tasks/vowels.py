@@ -23,7 +23,7 @@ def load_vowels(root: Path, split_seed: int) -> Splits:
     The published test set, recorded on other occasions, stays the test set.
     """
     x, speakers = read_utterances(FILE)
-    train, val, _ = split_random(N_PUBLISHED_TRAIN, N_VAL, 0, split_seed, speakers[:N_PUBLISHED_TRAIN])
+    train, val, _ = split_random(N_PUBLISHED_TRAIN, N_VAL, 0, split_seed, labels=speakers[:N_PUBLISHED_TRAIN])
     parts = (train, val, np.arange(N_PUBLISHED_TRAIN, len(x)))
     return Splits(*(Samples(x[part], speakers[part]) for part in parts))
 
