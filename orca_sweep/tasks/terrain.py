@@ -82,8 +82,8 @@ RECORDS = (
         recipe={
             "proxy": "mnist5k", "body.name": "swin-micro",
             "embedder.epochs": 20, "embedder.proxy_samples": 1000,
-            "finetune.epochs": 15, "finetune.batch_size": 16, "finetune.lr": 1e-3, "finetune.warmup_epochs": 2,
-            "finetune.decay_epochs": 15,
+            "finetune.epochs": 15, "finetune.batch_size": 8, "finetune.lr": 3e-3, "finetune.warmup_epochs": 2,
+            "finetune.decay_epochs": 15, "finetune.weight_decay": 0.05,
         },
     ),
 )  # fmt: skip
