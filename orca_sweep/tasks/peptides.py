@@ -107,8 +107,8 @@ RECORDS = (
         preparation="one-hot",
         recipe={
             "proxy": "pydoc-topics", "body.name": "minilm", "data.n_train": 200,
-            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 8,
-            "finetune.epochs": 4, "finetune.batch_size": 16, "finetune.lr": 4e-4, "finetune.grad_clip": 1.0,
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 12,
+            "finetune.epochs": 4, "finetune.batch_size": 16, "finetune.lr": 2e-4, "finetune.grad_clip": 1.0,
             "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
         },
     ),
