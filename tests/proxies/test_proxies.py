@@ -592,6 +592,14 @@ def test_placebos_run(run, proxy):
     assert row["objective_last"] != row["objective_first"]
 
 
+@pytest.mark.parametrize("proxy", ["docstrings", "docstring-tags"])
+def test_text_proxies_run_on_a_shipped_task(run, proxy):
+    settings = {"body__name": "roberta-micro", "body__pretrain_fraction": 0, "data__n_train": 27, "finetune__epochs": 1}
+    row, _ = run(task="vowels", proxy=proxy, embedder__proxy_samples=100, embedder__epochs=2, **settings)
+    assert (row["status"], row["error"]) == ("ok", None)
+    assert row["objective_last"] != row["objective_first"]
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny-imagenet", "mnist", "conll2003-ner", "agnews"])
 def test_hub_proxies_download(name):
