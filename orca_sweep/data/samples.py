@@ -14,7 +14,7 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.streams import stream_rng
 
 # Import name -> name to install, where the two differ.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow", "yaml": "PyYAML"}
 
 Read = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
 """(ids, generator) -> the samples of these ids; augmented if there is a generator, else unchanged."""

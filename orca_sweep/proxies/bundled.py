@@ -1,17 +1,23 @@
 """Loads the proxies that come with the installation, and makes the placebos."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from orca_sweep.data import fingerprint
+from orca_sweep.data.shipped import find_package_file
 from orca_sweep.proxies.records import Noise, ProxyData, Tagged
 from orca_sweep.streams import stream_rng
 
 PASSAGE_WORDS = 32
 PATCH = 32
+PHOTOGRAPHS = (
+    "astronaut", "brick", "camera", "cell", "chelsea", "clock_motion", "coffee", "coins", "grass", "gravel",
+)  # fmt: skip
+"""Files of scikit-image whose documentation says that they are CC0, in the public domain, or without restrictions."""
 # Long chapters that every Python since 3.11 has; their text differs a little between versions.
 CHAPTERS = (
     "specialnames", "compound", "types", "formatstrings", "string-methods",
@@ -36,13 +42,32 @@ def load_photo_patches() -> ProxyData:
     """Returns non-overlapping 32 x 32 crops of two photographs, labelled by photograph."""
     from sklearn.datasets import load_sample_images
 
-    crops, labels = [], []
-    for label, photo in enumerate(load_sample_images().images):
-        rows, columns = photo.shape[0] // PATCH, photo.shape[1] // PATCH
-        grid = photo[: rows * PATCH, : columns * PATCH].reshape((rows, PATCH, columns, PATCH, 3))
-        crops.append(grid.transpose((0, 2, 4, 1, 3)).reshape(-1, 3, PATCH, PATCH))
-        labels += [label] * (rows * columns)
-    return make_image_data(np.concatenate(crops).astype(np.float32) / 255, np.array(labels, dtype=np.int64))
+    return _cut_photographs(load_sample_images().images)
+
+
+@lru_cache(maxsize=1)
+def load_photographs() -> ProxyData:
+    """Returns non-overlapping grey 32 x 32 crops of ten photographs of scikit-image, labelled by photograph."""
+    from PIL import Image
+
+    grey = []
+    for name in PHOTOGRAPHS:
+        with Image.open(find_package_file("proxy 'photographs'", "skimage", f"data/{name}.png", "2d")) as photo:
+            grey.append(np.asarray(photo.convert("L"))[:, :, None])
+    return _cut_photographs(grey)
+
+
+def _cut_photographs(photographs: Sequence[np.ndarray]) -> ProxyData:
+    """Returns the crops of photographs (H, W, C), bytes, without what is left over at the right and below."""
+    crops = [_cut_crops(photo) for photo in photographs]
+    labels = np.repeat(np.arange(len(crops)), [len(some) for some in crops]).astype(np.int64)
+    return make_image_data(np.concatenate(crops).astype(np.float32) / 255, labels)
+
+
+def _cut_crops(photo: np.ndarray) -> np.ndarray:
+    rows, columns, channels = photo.shape[0] // PATCH, photo.shape[1] // PATCH, photo.shape[2]
+    grid = photo[: rows * PATCH, : columns * PATCH].reshape((rows, PATCH, columns, PATCH, channels))
+    return grid.transpose((0, 2, 4, 1, 3)).reshape(-1, channels, PATCH, PATCH)
 
 
 def make_image_data(x: np.ndarray, labels: np.ndarray) -> ProxyData:

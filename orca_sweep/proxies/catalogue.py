@@ -11,7 +11,7 @@ import numpy as np
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.data import read_npy
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import bundled, declared
+from orca_sweep.proxies import bundled, declared, docstrings
 from orca_sweep.proxies.records import Proxy, ProxyData
 from orca_sweep.registry import Registry
 
@@ -78,6 +78,20 @@ PROXIES.add(
 )
 PROXIES.add(
     Proxy(
+        name="photographs",
+        kind="image",
+        n_classes=len(bundled.PHOTOGRAPHS),
+        load=lambda root: bundled.load_photographs(),
+        meaning="grey crops, 1x32x32, of ten photographs and textures, labelled by photograph",
+        source="images of scikit-image: " + ", ".join(bundled.PHOTOGRAPHS),
+        licence="CC0, public domain, or no known restrictions, as scikit-image documents for each",
+        packages=("skimage", "PIL"),
+        extra="2d",
+        form="plain",
+    )
+)
+PROXIES.add(
+    Proxy(
         name="pydoc-topics",
         kind="text",
         n_classes=len(bundled.CHAPTERS),
@@ -88,6 +102,33 @@ PROXIES.add(
         source="pydoc_data.topics of the Python standard library; differs a little between Python versions",
         licence="PSF-2.0",
         form="plain",
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="docstrings",
+        kind="text",
+        n_classes=docstrings.N_PARTS,
+        load=lambda root: docstrings.load_docstrings(),
+        meaning="2,400 passages of 32 words of NumPy, pandas, SciPy and scikit-learn, labelled by the part they describe",
+        source="docstrings of numpy 2.4.6, pandas 3.1.1, scipy 1.17.1 and scikit-learn 1.9.1, shipped here",
+        licence="BSD-3-Clause",
+        form="plain",
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="docstring-tags",
+        kind="text",
+        n_classes=docstrings.N_KINDS,
+        load=lambda root: docstrings.load_docstring_tags(),
+        meaning=(
+            "English with tagged phrases: the markup of docstrings (class, function, member, term, formula, code, name,"
+            " emphasis, none), up to 350 per kind"
+        ),
+        source="docstrings of numpy 2.4.6, pandas 3.1.1, scipy 1.17.1 and scikit-learn 1.9.1, shipped here",
+        licence="BSD-3-Clause",
+        form="tagged",
     )
 )
 PROXIES.add(

@@ -5,7 +5,19 @@ from typing import Any
 from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
-from orca_sweep.tasks import audio, bundled, nasbench360, pdebench, protein, tabular, vision
+from orca_sweep.tasks import (
+    audio,
+    bundled,
+    nasbench360,
+    pdebench,
+    peptides,
+    protein,
+    tabular,
+    terrain,
+    tissue,
+    vision,
+    vowels,
+)
 from orca_sweep.tasks.declared import (
     canonicalise,
     describe_raw_inputs,
@@ -39,7 +51,7 @@ __all__ = [
 ]
 
 TASKS: Registry[Task] = Registry("task")
-for module in (bundled, nasbench360, vision, audio, protein, pdebench):
+for module in (bundled, terrain, tissue, vowels, peptides, nasbench360, vision, audio, protein, pdebench):
     for record in module.RECORDS:
         TASKS.add(record)
 

@@ -1,12 +1,12 @@
 """Tasks with real data that work offline right after installation."""
 
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from orca_sweep.data import Samples, Splits, check_array, check_labels, read_pickled_dict, split_groups, split_random
+from orca_sweep.data.shipped import find_package_file
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.records import Task
 
@@ -105,10 +105,7 @@ def load_watch(root: Path, split_seed: int) -> Splits:
 
     Windows of a recording do not overlap. Splits are by subject: 6 for training, 2 for validation, 2 for test.
     """
-    spec = find_spec("seglearn")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError("task 'watch-exercises' needs the package seglearn. Run: pip install 'orca-sweep[1d]'")
-    path = Path(next(iter(spec.submodule_search_locations))) / "data" / "watch_dataset.npy"
+    path = find_package_file("task 'watch-exercises'", "seglearn", "data/watch_dataset.npy", "1d")
     return cut_watch_windows(path, split_seed)
 
 

@@ -1,6 +1,7 @@
 """Facts of each proxy; what holds for all of them is in test_contracts."""
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,17 @@ from orca_sweep.proxies import (
     Noise,
     Proxy,
     Spans,
+    bundled,
     canonicalise_proxy,
     declared,
+    docstrings,
     draw_samples,
     explain_missing_proxy,
     find_proxy,
     phrases,
 )
 from orca_sweep.proxies.bundled import PASSAGE_WORDS, load_corpus_texts
+from tests.builders.shipped_texts import cut_paragraphs, tag_words
 
 
 def test_mnist5k_is_balanced_digits():
@@ -58,8 +62,83 @@ def test_pydoc_passages_are_whole_and_every_chapter_has_some():
     assert load_corpus_texts() is load_corpus_texts()
 
 
+def test_docstrings_are_the_shipped_passages_of_twelve_parts():
+    shipped = PROXIES.get("docstrings").load(Path())
+    assert {len(text.split()) for text in shipped.inputs} == {PASSAGE_WORDS}
+    assert np.bincount(shipped.labels).tolist() == [200] * PROXIES.get("docstrings").n_classes
+    assert len(set(shipped.inputs)) > 2380
+    assert PROXIES.get("docstrings").load(Path()) is shipped
+
+
+@pytest.mark.parametrize("pooling", ["mean", "token"])
+def test_docstring_tags_give_phrases_or_tokens_without_their_markup(pooling):
+    proxy = PROXIES.get("docstring-tags")
+    tagged = proxy.load(Path())
+    samples = draw_samples(tagged, pooling)
+    assert isinstance(samples.inputs, Spans)
+    counts = np.bincount(samples.labels)
+    assert counts.max() == phrases.SAMPLES_PER_CLASS
+    if pooling == "mean":
+        assert len(counts) == proxy.n_classes
+        assert counts.min() > 250
+    words = [word for sentence in tagged.inputs.sentences for word in sentence]
+    assert len(words) > 50_000
+    assert not any("`" in word for word in words)
+    names = [tagged.inputs.names[k] for row in tagged.inputs.tags for k in row]
+    first = names.index("B-CLASS")
+    assert words[first].isidentifier() or "." in words[first]
+
+
+def test_a_changed_text_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(docstrings, "FOLDER", tmp_path)
+    (tmp_path / "docstrings.tsv.gz").write_bytes(b"other")
+    with pytest.raises(DataError, match=r"docstrings.tsv.gz: not the file that comes with orca-sweep"):
+        docstrings.load_docstrings.__wrapped__()
+
+
+def test_the_maker_of_the_texts_takes_markup_out_of_the_words_and_into_the_tags():
+    text = "Fit :class:`~a.b.Tree` to ``x, y``, or `z`: see :term:`the rule <rule>`, *not* 2 * 3 * 4."
+    words, tags = zip(*tag_words(text), strict=True)
+    assert " ".join(words) == "Fit a.b.Tree to x, y , or z : see the rule , not 2 * 3 * 4 ."
+    kinds = [f"{word}/{tag}" for word, tag in zip(words, tags, strict=True) if tag != "O"]
+    assert kinds == [
+        "a.b.Tree/B-CLASS",
+        "x,/B-CODE",
+        "y/I-CODE",
+        "z/B-NAME",
+        "the/B-TERM",
+        "rule/I-TERM",
+        "not/B-EMPHASIS",
+    ]
+    kept = cut_paragraphs("One line\nof prose.\n\n>>> code\n\nName\n----\n\nMore: ``x``")
+    assert kept == ["One line of prose.", "More: ``x``"]
+
+
+@pytest.mark.skipif(find_spec("skimage") is None, reason="scikit-image is not installed")
+def test_photographs_are_the_documented_crops():
+    crops = PROXIES.get("photographs").load(Path())
+    assert crops.inputs.shape == (2178, 1, 32, 32)
+    assert np.bincount(crops.labels).tolist() == [256, 256, 256, 340, 126, 108, 216, 108, 256, 256]
+    assert crops.fingerprint == "bbcc7f72014d46200f07915dc95f85db0ce4d96ac9380cd1b0d58e271a5bc4e3"
+
+
+def test_photographs_without_their_package_name_the_extra(monkeypatch):
+    monkeypatch.setattr(data.samples, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"proxy 'photographs' needs the package scikit-image.*'orca-sweep\[2d\]'"):
+        bundled.load_photographs.__wrapped__()
+
+
 def test_no_two_proxies_share_a_fingerprint():
-    names = ["mnist5k", "photo-patches", "pydoc-topics", "dummy", "shuffled:mnist5k", "shuffled:shuffled:mnist5k"]
+    names = [
+        "mnist5k",
+        "photo-patches",
+        "pydoc-topics",
+        "docstrings",
+        "docstring-tags",
+        "dummy",
+        "shuffled:mnist5k",
+        "shuffled:shuffled:mnist5k",
+    ]
     assert len({find_proxy(name).load(Path()).fingerprint for name in names}) == len(names)
 
 
@@ -510,6 +589,14 @@ def test_a_declared_proxy_is_a_level_of_a_space(write_space, tmp_path, monkeypat
 def test_placebos_run(run, proxy):
     row, _ = run(task="tiny", proxy=proxy, embedder__proxy_samples=300)
     assert row["status"] == "ok"
+    assert row["objective_last"] != row["objective_first"]
+
+
+@pytest.mark.parametrize("proxy", ["docstrings", "docstring-tags"])
+def test_text_proxies_run_on_a_shipped_task(run, proxy):
+    settings = {"body__name": "roberta-micro", "body__pretrain_fraction": 0, "data__n_train": 27, "finetune__epochs": 1}
+    row, _ = run(task="vowels", proxy=proxy, embedder__proxy_samples=100, embedder__epochs=2, **settings)
+    assert (row["status"], row["error"]) == ("ok", None)
     assert row["objective_last"] != row["objective_first"]
 
 

@@ -147,7 +147,7 @@ def test_a_wrong_watch_file_is_named(tmp_path, monkeypatch):
     np.save(path, {"X": [np.zeros((200, 5))], "y": np.zeros(1), "subject": np.ones(1)})
     with pytest.raises(DataError, match=r"watch.npy: X\[0\]: shape \(200, 5\)"):
         cut_watch_windows(path, 0)
-    monkeypatch.setattr("orca_sweep.tasks.bundled.find_spec", lambda name: None)
+    monkeypatch.setattr("orca_sweep.data.samples.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"orca-sweep\[1d\]"):
         load_watch(tmp_path, 0)
 
