@@ -137,7 +137,7 @@ def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
     results = sweep(tmp_path, cell_rows(NONE, BASE))
     with pytest.raises(
-        InputError, match="'accuracy' is not a column .*val_metric_best, val_metric_last, test_metric_best"
+        InputError, match="'accuracy': this is not a column of metrics .*test_metric_last, val_metric_best, val_metric_last"
     ):
         table_results.compute(results, "accuracy")
 
@@ -170,7 +170,7 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     (table,) = table_effects.build_tables(record)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
     assert "cell minus base (proxy none, mean 0.340 over 5 seeds)" in table.caption
-    assert "corrected for the 2 possible comparisons" in table.caption
+    assert "corrected for the 2 comparisons of this task that can be judged" in table.caption
     assert (
         "no exact test can be significant: the smallest sign-flip p is 0.0625, corrected for 2 comparisons 0.125"
         in table.notes[0]
