@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.planning.forecast import Forecast
 from orca_sweep.space import Plan, Resources, Space
 from orca_sweep.space.records import Checkpoints, OutcomeRule
@@ -82,8 +83,9 @@ def _describe_chosen(plan: Plan, trials: Sequence[ResolvedTrial]) -> Iterator[Te
             facts = {task: name for (name, _), tasks in chosen.items() for task in tasks}
             yield Term(topic=path, text=f"{'; '.join(texts)}, as the space names none", facts=facts)
     sources = {label: name for name, label in plan.names.items() if label != name and name not in plan.by_task}
-    if sources:
-        text = "; ".join(f"{label} is {name}" for label, name in sources.items())
+    if any(not name.startswith(SHUFFLED) for name in sources.values()):
+        files = {label: name.split("#")[0] for label, name in sources.items() if not name.startswith(SHUFFLED)}
+        text = "; ".join(f"{label} is read from {path}" for label, path in files.items())
         yield Term(topic="proxy names", text=text, facts=sources)
 
 

@@ -137,7 +137,8 @@ def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
     results = sweep(tmp_path, cell_rows(NONE, BASE))
     with pytest.raises(
-        InputError, match="'accuracy': this is not a column of metrics .*test_metric_last, val_metric_best, val_metric_last"
+        InputError,
+        match="'accuracy': this is not a column of metrics .*test_metric_last, val_metric_best, val_metric_last",
     ):
         table_results.compute(results, "accuracy")
 
