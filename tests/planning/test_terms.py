@@ -106,7 +106,8 @@ def test_limits_are_compared_with_the_longest_trial(plan_of):
          "asha goes on with one in 3 at each rung after 1 fine-tuning epoch, comparing the candidates of each cell on validation"
          " data; replicates run to their end, so comparisons of cells are not affected"),
         (TINY + "prune: {name: median, cells: true, grace_epochs: 2}\n",
-         "median ends those that do worse than the median of the others' running means after 2 fine-tuning epochs, comparing the cells of each"
+         "median ends those that do worse than the median of the others' running means after 2 fine-tuning"
+         " epochs, comparing the cells of each"
          " task with one seed on validation data; pruned trials count in no mean, so that weak cells lack seeds and comparisons"
          " with them are biased; it cannot act in cells of 2 epochs"),
         (TUNED + "prune: {name: asha, cells: true}\n",
