@@ -349,7 +349,7 @@ def test_an_argument_of_a_call_is_an_option_of_the_command(monkeypatch, capsys, 
     from orca_sweep import Sweep
 
     with pytest.raises(InputError) as raised:
-        Sweep.open(sweep).report(tmp_path, figures=["costs"])
+        Sweep.open(sweep).report(tmp_path, figures=["cost"])
     assert str(raised.value) == f"out = '{tmp_path}': a folder. Name the HTML file."
     assert command(monkeypatch, "report", sweep, "-o", tmp_path, "--json") == 2
     shown = capsys.readouterr()

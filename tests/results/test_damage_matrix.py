@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results as r
-from orca_sweep.cli import summary
+from orca_sweep.api import finishing
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files
 from orca_sweep.errors import OrcaSweepError
@@ -39,7 +39,7 @@ TABLES = ("trials", "epochs", "stages")
 @pytest.fixture(autouse=True)
 def quick_commands(monkeypatch):
     """Figures read the same tables as the summary, and are not drawn here."""
-    monkeypatch.setattr(summary, "draw_figures", lambda *_: ([], []))
+    monkeypatch.setattr(finishing, "draw_figures", lambda *_: finishing.Drawn(pictures=(), refusals=(), warnings=()))
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what it is for, no test without a power cut can show
 
 
