@@ -122,20 +122,25 @@ class Sweep:
         self,
         without: Levels = None,
         *,
+        base: Levels = None,
+        margin: Margin = None,
         metric: str | None = None,
         level: float | None = None,
     ) -> "pd.DataFrame":
-        """Returns a row per effect: each factor, and each pair of factors that may act together, in a balanced design.
+        """Returns a row per contrast of an effect: each factor, and each pair of factors that may act together.
 
         Args:
             without: levels to leave out, such as ``{"proxy": "none"}``, so that the rest is balanced.
+            base: levels that the others are compared to; give the same as to ``verdicts``, so that the words agree.
+            margin: the smallest difference that matters; the same holds for it.
             metric: column to analyse; by default the metric of the space.
             level: confidence level of the intervals.
 
         Raises:
             InputError: with every hole of a design that is not balanced.
         """
-        return self._make_frame("factor_effects", {"without": without, "metric": metric, "level": level})
+        asked = {"without": without, "base": base, "margin": margin, "metric": metric, "level": level}
+        return self._make_frame("factor_effects", asked)
 
     def claims(
         self,

@@ -215,6 +215,8 @@ def test_verdicts_effects_and_claims_are_frames(tmp_path):
     assert (other["proxy"], other["verdict"]) == ("none", "hurts")
     assert made.verdicts("proxy=mnist5k", "0.01").equals(made.verdicts(["proxy=mnist5k"], ["digits=0.01"]).assign())
     effects = made.effects()
+    judged = made.effects(margin=0.05)
+    assert set(judged["margin"]) == {0.05} == set(made.verdicts(margin=0.05)["margin"])
     assert "proxy" in set(effects["effect"])
     assert {"levels", "estimate", "low", "high", "p_t_holm", "verdict", "aliased_with"} <= set(effects)
     assert len(effects.columns) <= 15
