@@ -30,12 +30,14 @@ from orca_sweep.results.sources import (
     Use,
     open_sources,
     rename_margins,
+    join_stamps,
     stamp_file,
-    stamp_plan,
+    stamp_plans,
     stamp_records,
     stamp_tables,
 )
 from orca_sweep.results.tables import TABLES, Results, as_results, read_table, read_tables, table_digest
+from orca_sweep.space.suites import SweepFolders, list_sweep_folders
 from orca_sweep.store import explain_write_errors, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ ROW_GROUP = 100_000
 def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> Results:
     """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
 
-    A source is a sweep folder, whose sweep may still be running, or a folder of tables collected elsewhere. Every planned
+    A source is a sweep folder, whose sweep may still be running, the folder of a suite, which stands for its members, or a
+    folder of tables collected elsewhere. Every planned
     trial has one row; without a record its status is ``unfinished``. A trial that several sources hold is taken once: the
     first ok record, preferably one whose test metrics are revealed. A trial that does the same work in two cells has a row
     for each, and so has one that is a replicate in one sweep and an A/A repeat in another. Columns that this version does
@@ -62,13 +65,15 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
         InputError: for each source that holds neither a sweep nor tables, or tables of another schema version.
         StorageError: if a table cannot be written; the previous one stays.
 
-    Cost: 10,000 trials of 100 epochs are read in a fraction of a minute and 1 GiB. If nothing in the only sweep folder has
-    changed, its tables stay as they are, and reading them is the whole cost.
+    Cost: 10,000 trials of 100 epochs are read in a fraction of a minute and 1 GiB. If nothing in the sweep folders has
+    changed, the tables stay as they are, and reading them is the whole cost.
     """
-    folders = list(sources)
-    unchanged = _take_unchanged(folders, out, earlier or out)
+    listed = _list_sources(sources)
+    folders = listed.folders
+    unchanged = None if listed.absent else _take_unchanged(folders, out, earlier or out)
     if unchanged is not None:
         return unchanged
+    plans = stamp_plans(folders)  # before they are read, since a running sweep may change its plan
     opened = open_sources(folders)
     _check_target(out)
     _make_folder(out)
@@ -85,23 +90,29 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     damaged = {trial_id: text for source in opened for trial_id, text in source.damaged.items()}
     # Damaged records are read and reported again next time.
     stamps = {trial_id: stamp for trial_id, stamp in records.stamps.items() if trial_id not in damaged}
-    plan = opened[0].plan if len(opened) == 1 else None
-    write_json(out / STAMPS, {"by": _describe_version(), "tables": written, "trials": stamps, "plan": plan})
+    write_json(out / STAMPS, {"by": _describe_version(), "tables": written, "trials": stamps, "plan": plans})
     unplanned = [source.unplanned for source in opened if source.unplanned]
-    return replace(as_results(tables, about["sweeps"]), notes=(*damaged.values(), *unplanned))
+    return replace(as_results(tables, about["sweeps"]), notes=(*listed.notes, *damaged.values(), *unplanned))
+
+
+def _list_sources(sources: Iterable[Path]) -> SweepFolders:
+    """Returns the sources with suites replaced by their members."""
+    parts = list(map(list_sweep_folders, sources))
+    folders = dict.fromkeys(folder for part in parts for folder in part.folders)
+    return SweepFolders(folders=tuple(folders), absent=tuple(folder for part in parts for folder in part.absent))
 
 
 def _take_unchanged(folders: Sequence[Path], out: Path, earlier: Path) -> Results | None:
-    """Returns the earlier tables of a sweep folder in which nothing has changed since; otherwise None.
+    """Returns the earlier tables of sweep folders in which nothing has changed since; otherwise None.
 
     Nothing is damaged or unplanned then: such records have no stamp.
     """
     stamps = _read_stamps(earlier)
-    if len(folders) != 1 or not stamps or stamps["by"] != _describe_version() or not stamps.get("plan"):
+    if not stamps or stamps["by"] != _describe_version() or not stamps.get("plan"):
         return None
-    if stamps["plan"] != stamp_plan(folders[0]) or stamps["tables"] != stamp_tables(earlier):
+    if stamps["plan"] != stamp_plans(folders) or stamps["tables"] != stamp_tables(earlier):
         return None
-    if stamps["trials"] != stamp_records(folders[0], stamps["trials"]):
+    if stamps["trials"] != stamp_records(folders, stamps["trials"]):
         return None
     try:
         if earlier != out:
@@ -165,7 +176,7 @@ class _Records:
 def _read_records(merged: _MergedPlans, earlier: "_Earlier") -> _Records:
     """Reads new and changed records, and takes the others from the earlier tables."""
     stamps = {
-        trial_id: "|".join(source.stamp_record(trial_id) for source in sources)
+        trial_id: join_stamps(source.stamp_record(trial_id) for source in sources)
         for trial_id, sources in merged.sources.items()
     }
     unchanged = [trial_id for trial_id, stamp in stamps.items() if earlier.stamps.get(trial_id) == stamp]
@@ -352,8 +363,8 @@ def find_trial(source: Path, start: str) -> Recorded:
     Raises:
         InputError: if no trial or several match, or the source holds neither a sweep nor tables.
     """
-    (opened,) = open_sources([source])
-    every_plan = {use[0]: plan for use, plan in opened.list_uses()}
+    opened = open_sources(_list_sources([source]).folders)
+    every_plan = {use[0]: plan for each in opened for use, plan in each.list_uses()}
     plans = {trial_id: plan for trial_id, plan in every_plan.items() if trial_id.startswith(start)}
     if len(plans) != 1:
         near = get_close_matches(start, every_plan, n=1)
@@ -362,9 +373,11 @@ def find_trial(source: Path, start: str) -> Recorded:
         )
         raise InputError(f"{source}: {len(plans) or 'no'} trials have an id that begins with {start!r}: {known}.")
     ((trial_id, plan),) = plans.items()
-    record = opened.read_record(trial_id)
-    if opened.damaged:
-        raise InputError(list(opened.damaged.values()))
+    holding = [each for each in opened if any(use[0] == trial_id for use, _ in each.list_uses())]
+    record = _choose_best([each.read_record(trial_id) for each in holding])
+    damaged = [text for each in holding for text in each.damaged.values()]
+    if damaged:
+        raise InputError(damaged)
     return Recorded(
         trial_id=trial_id,
         config={name: value for name, value in plan.items() if name in knobs() or name in CONTENTS},

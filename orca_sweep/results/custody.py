@@ -5,6 +5,7 @@ metrics in a form that nobody reads by chance, and tables leave them out until s
 tables say when that was and for which trials. It is a seal, not a lock: whoever breaks it does so on purpose.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from orca_sweep.record_files import read_record_file
 from orca_sweep.results.records import list_trial_folders, read_record
 from orca_sweep.results.schemas import REVEALS_FILE
 from orca_sweep.space.manifest import require_manifest
+from orca_sweep.space.suites import list_sweep_folders
 from orca_sweep.store import write_json
 
 REVEALS = "reveals.json"
@@ -33,17 +35,27 @@ class Reveal:
 
 
 def reveal(folder: Path) -> Reveal:
-    """Reveals the test metrics of all trials of a sweep that have ended, and logs that.
+    """Reveals the test metrics of all trials of a sweep or a suite that have ended, and logs that.
 
     Trials that end later stay sealed until the next reveal, and so do trials with a damaged record. A reveal that shows
     nothing is not logged.
 
     Raises:
         InputError: if the folder holds no sweep.
-        StorageError: if the log cannot be written; then nothing is revealed.
+        StorageError: if a log cannot be written; then nothing of that sweep is revealed.
     """
-    past = read_reveals(folder)
-    known = {trial_id for look in past for trial_id in look.trials}
+    time, folders = now(), list_sweep_folders(folder).folders
+    looks = [_find_sealed(member, time) for member in folders]
+    for member, look in zip(folders, looks, strict=True):
+        if look.trials:
+            records = [{"time": each.time, "trials": each.trials} for each in (*_read_log(member), look)]
+            write_json(member / REVEALS, {"reveals": records})
+    return _join_looks(looks)
+
+
+def _find_sealed(folder: Path, time: str) -> Reveal:
+    """Returns the look at a sweep that shows every sealed record."""
+    known = {trial_id for look in _read_log(folder) for trial_id in look.trials}
     planned = dict.fromkeys(trial["trial_id"] for trial in require_manifest(folder).all_trials)
     records, damaged = {}, []
     for trial_id in planned:
@@ -52,19 +64,36 @@ def reveal(folder: Path) -> Reveal:
         except DamagedError as error:
             damaged.append(str(error))
     shown = tuple(trial_id for trial_id, record in records.items() if record and "sealed" in record)
-    look = Reveal(time=now(), trials=shown, damaged=tuple(damaged))
-    if shown:
-        looks = [{"time": each.time, "trials": each.trials} for each in (*past, look)]
-        write_json(folder / REVEALS, {"reveals": looks})
-    return look
+    return Reveal(time=time, trials=shown, damaged=tuple(damaged))
 
 
 def read_reveals(folder: Path) -> tuple[Reveal, ...]:
-    """Returns the reveals of a sweep in order.
+    """Returns the reveals of a sweep, or of all members of a suite, in order.
 
     Raises:
-        DamagedError: if the log is damaged, or belongs to another sweep.
+        DamagedError: if a log is damaged, or belongs to another sweep.
     """
+    if not folder.is_dir():
+        return ()
+    members = list_sweep_folders(folder).folders
+    if members == (folder,):
+        return _read_log(folder)
+    by_time: dict[str, list[Reveal]] = {}
+    for look in (look for member in members for look in _read_log(member)):
+        by_time.setdefault(look.time, []).append(look)
+    return tuple(_join_looks(by_time[time]) for time in sorted(by_time))
+
+
+def _join_looks(looks: Sequence[Reveal]) -> Reveal:
+    """Returns looks of one moment as one; a trial that several sweeps have counts once."""
+    trials = dict.fromkeys(trial_id for look in looks for trial_id in look.trials)
+    return Reveal(
+        time=looks[0].time, trials=tuple(trials), damaged=tuple(text for look in looks for text in look.damaged)
+    )
+
+
+def _read_log(folder: Path) -> tuple[Reveal, ...]:
+    """Returns the reveals of one sweep in order."""
     if not folder.is_dir():
         return ()
     log = read_record_file(folder / REVEALS, REVEALS_FILE, SEAL_AGAIN) or {"reveals": []}

@@ -9,16 +9,16 @@ from tempfile import TemporaryDirectory
 from orca_sweep.errors import InputError
 from orca_sweep.results.collecting import collect
 from orca_sweep.results.tables import Results, read_tables
-from orca_sweep.space.manifest import MANIFEST
+from orca_sweep.space.suites import holds_sweep
 
 TABLES_FOLDER = "tables"
-"""Of a sweep folder."""
+"""Of a sweep folder, or of a suite's."""
 
 
 def read_results(*sources: Path | str | Sequence[Path | str]) -> Results:
     """Returns the results in one or more folders; its ``trials``, ``epochs`` and ``stages`` are plain pandas frames.
 
-    A folder may be a sweep's, also while the sweep runs, or hold tables that ``collect`` or a launch wrote. Several are
+    A folder may be a sweep's or a suite's, also while it runs, or hold tables that ``collect`` or a launch wrote. Several are
     merged as ``collect`` merges them: a trial that several hold is taken once. Nothing is written into any of them.
 
     Args:
@@ -58,7 +58,7 @@ def open_tables(folder: Path, *, is_only_read: bool = True) -> Iterator[tuple[Pa
 
     pa.set_memory_pool(pa.system_memory_pool())  # it returns freed memory at once, unlike Arrow's own
     _check_sources([folder])
-    if not _is_sweep(folder):
+    if not holds_sweep(folder):
         yield folder, read_tables(folder)
         return
     tables = folder / TABLES_FOLDER
@@ -69,17 +69,13 @@ def open_tables(folder: Path, *, is_only_read: bool = True) -> Iterator[tuple[Pa
         yield Path(name), collect([folder], Path(name), earlier=tables)
 
 
-def _is_sweep(folder: Path) -> bool:
-    return os.path.lexists(folder / MANIFEST)
-
-
 def _check_sources(folders: Iterable[Path]) -> None:
     """Refuses folders with neither a sweep nor tables.
 
     Raises:
         InputError: with each of them.
     """
-    wrong = [folder for folder in folders if not (_is_sweep(folder) or os.path.lexists(folder / "trials.parquet"))]
+    wrong = [folder for folder in folders if not (holds_sweep(folder) or os.path.lexists(folder / "trials.parquet"))]
     if wrong:
         raise InputError(
             [

@@ -88,6 +88,7 @@ def _about_type() -> TypeAdapter[Any]:
     optional = {
         "question": str, "factors": list[str], "tuned": list[str], "worst": list[str], "metric": str,
         "margins": dict[str, float], "reveals": list[tuple[str, int]], "search": dict[str, Any], "rules": dict[str, Any],
+        "is_smoke": bool,
     }  # fmt: skip
     sweep = fields_type("CollectedSweep", space=str, **{name: NotRequired[kind] for name, kind in optional.items()})
     return TypeAdapter(fields_type("About", sha256=str, schema_version=int, sweeps=list_of(sweep)))

@@ -42,16 +42,22 @@ Use = tuple[str, str, str]
 """A trial's id, the cell that it belongs to, and its role in that cell."""
 
 
-def stamp_plan(folder: Path) -> str | None:
-    """Returns the hash of everything in a sweep folder but its records that its tables depend on; None without a sweep."""
+def stamp_plans(folders: Iterable[Path]) -> str | None:
+    """Returns the hash of everything in sweep folders but their records that their tables depend on.
+
+    None if one of them is no sweep folder.
+    """
     digest = hashlib.sha256()
-    try:
-        contents = [read_regular_file(folder / name) for name in (MANIFEST, PLANNED, PLANNED_BEFORE, REVEALS)]
-    except OSError:
-        return None
-    for content in contents:
-        digest.update(b"-" if content is None else b"%d:" % len(content) + content)
-    return None if contents[0] is None else digest.hexdigest()
+    for folder in folders:
+        try:
+            contents = [read_regular_file(folder / name) for name in (MANIFEST, PLANNED, PLANNED_BEFORE, REVEALS)]
+        except OSError:
+            return None
+        if contents[0] is None:
+            return None
+        for content in contents:
+            digest.update(b"-" if content is None else b"%d:" % len(content) + content)
+    return digest.hexdigest()
 
 
 class Source:
@@ -59,8 +65,6 @@ class Source:
 
     sweeps: Sequence[Mapping[str, Any]]
     """The record of each of its sweeps, for the metadata of the tables."""
-    plan: str | None = None
-    """The stamp of its plan, if it is a sweep folder."""
 
     def __init__(self) -> None:
         self.damaged: dict[str, str] = {}
@@ -105,7 +109,6 @@ class _Sweep(Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.plan = stamp_plan(folder)  # before it is read, since a running sweep may change it
         names = list_trial_folders(folder)
         self.folder, self.manifest = folder, require_manifest(folder)
         self.unplanned = describe_unplanned(folder, names, self.manifest)
@@ -123,6 +126,7 @@ class _Sweep(Source):
             "worst": [status for status, rule in manifest.outcomes.items() if rule.then == "worst"],
             "metric": manifest.metric,
             "margins": _list_margins(manifest),
+            **({"is_smoke": True} if manifest.is_smoke else {}),
             "reveals": [[look.time, len(look.trials)] for look in self.log],
             "search": _describe_search(manifest),
             "rules": _describe_rules(manifest),
@@ -250,13 +254,22 @@ def stamp_record(folder: Path, trial_id: str, reveal_times: Mapping[str, str]) -
     return stamp and f"{stamp}-{reveal_times.get(trial_id, '')}"
 
 
-def stamp_records(folder: Path, trial_ids: Iterable[str]) -> dict[str, str] | None:
-    """Returns the stamp of each of these trials' records; None if the sweep folder has records of other trials."""
+def stamp_records(folders: Sequence[Path], trial_ids: Iterable[str]) -> dict[str, str] | None:
+    """Returns the stamp of these trials' records in all folders; None if a folder has records of other trials."""
     known = dict.fromkeys(trial_ids)
-    times = {trial_id: look.time for look in read_reveals(folder) for trial_id in look.trials}
-    if any(os.path.lexists(record_path(folder, name)) for name in list_trial_folders(folder) if name not in known):
-        return None
-    return {trial_id: stamp_record(folder, trial_id, times) for trial_id in known}
+    stamps: dict[str, list[str]] = {trial_id: [] for trial_id in known}
+    for folder in folders:
+        times = {trial_id: look.time for look in read_reveals(folder) for trial_id in look.trials}
+        if any(os.path.lexists(record_path(folder, name)) for name in list_trial_folders(folder) if name not in known):
+            return None
+        for trial_id in known:
+            stamps[trial_id].append(stamp_record(folder, trial_id, times))
+    return {trial_id: join_stamps(parts) for trial_id, parts in stamps.items()}
+
+
+def join_stamps(stamps: Iterable[str]) -> str:
+    """Returns the stamp of a trial that several folders may hold; folders without its record do not matter."""
+    return "|".join(filter(None, stamps))
 
 
 def stamp_tables(folder: Path) -> dict[str, str]:

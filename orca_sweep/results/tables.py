@@ -61,6 +61,8 @@ class Results:
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By space, what may end a trial early or run it again (``prune``, ``budget``, ``trial_s``, ``retry``), and the
     ``accelerator_type`` that it asks for. Tables of earlier versions do not have it."""
+    smoke: tuple[str, ...] = ()
+    """Spaces that ran in their smoke form: their numbers answer nothing."""
     n_sealed: int = 0
     """Number of ok trials whose test metrics are sealed."""
     notes: tuple[str, ...] = ()
@@ -231,6 +233,7 @@ def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mappi
         reveals=tuple((sweep["space"], time, n) for sweep in sweeps for time, n in sweep.get("reveals", ())),
         searches={sweep["space"]: sweep["search"] for sweep in sweeps if sweep.get("search")},
         rules={sweep["space"]: sweep["rules"] for sweep in sweeps if "rules" in sweep},
+        smoke=tuple(sweep["space"] for sweep in sweeps if sweep.get("is_smoke")),
         n_sealed=n_sealed,
     )
 

@@ -1,4 +1,4 @@
-"""The spaces that are installed with the package, by name."""
+"""The spaces and suites that are installed with the package, by name."""
 
 from pathlib import Path
 
@@ -12,8 +12,29 @@ FOLDERS = (PACKAGE / "bundled_spaces", PACKAGE.parent / "search_spaces")
 
 def list_bundled_spaces() -> dict[str, Path]:
     """Returns the files of the bundled spaces by their names, sorted."""
-    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    folder = _find_folder()
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def list_bundled_suites() -> dict[str, Path]:
+    """Returns the folders of the bundled suites by their names, sorted."""
+    folder = _find_folder()
+    return {path.name: path for path in sorted(folder.iterdir()) if any(path.glob("*.yaml"))} if folder else {}
+
+
+def _find_folder() -> Path | None:
+    return next((folder for folder in FOLDERS if folder.is_dir()), None)
+
+
+def is_plain_word(path: Path) -> bool:
+    """Returns whether a path may be the name of something bundled: it has one part, no suffix, and no file is there."""
+    return (
+        "\0" not in str(path)
+        and len(path.parts) == 1
+        and not path.suffix
+        and not path.is_symlink()
+        and (not path.exists() or path.is_dir())
+    )
 
 
 def find_space(space: Path) -> Path:
@@ -25,16 +46,12 @@ def find_space(space: Path) -> Path:
     Raises:
         InputError: for a plain word that is neither a file nor a bundled space; the message names the nearest space.
     """
-    word = str(space)
-    if (
-        "\0" in word
-        or len(space.parts) != 1
-        or space.suffix
-        or space.is_symlink()
-        or (space.exists() and not space.is_dir())
-    ):
+    if not is_plain_word(space):
         return space
+    word = str(space)
     bundled = list_bundled_spaces()
+    if word in list_bundled_suites():
+        raise InputError(f"{word}: a suite of several spaces, but this takes one space. Name one of its files.")
     if word not in bundled:
         raise InputError(f"{word}: there is no such file, and no bundled space of that name. {hint(word, bundled)}")
     return bundled[word]

@@ -44,6 +44,7 @@ MOST_SEEDS = 10**9
 """Of a number of seeds."""
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MARGIN = "a number, 0 or more, or one per task such as {digits: 0.01, ecg: 0.02}"
+SMOKE = "a mapping of keys that replace those of the space, such as {seeds: 2, base: {finetune.epochs: 1}}"
 SEEDS = "a number of seeds, or a list of whole numbers such as [0, 1, 2]"
 REMEDIES: Mapping[str, str] = {
     "seeds": "Give whole numbers from 0 on, or how many.",
@@ -195,6 +196,7 @@ class SpaceKeys(BaseModel):
     budget: Budget = Budget()
     outcomes: Outcomes = Field({}, description="a mapping such as {oom: {retry: 1}, diverged: worst}")
     checkpoints: Checkpoints = Checkpoints()
+    smoke: Table = Field({}, description=SMOKE)
 
     @model_validator(mode="before")
     @classmethod

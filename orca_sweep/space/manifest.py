@@ -121,6 +121,7 @@ class SweepManifest(BaseModel):
     budget: Budget
     outcomes: Outcomes
     margins: dict[str, float]
+    is_smoke: bool = False
     data: str
     store: str
     n_later: int
@@ -168,7 +169,7 @@ def make_manifest(plan: Plan, data_root: Path, store: str) -> SweepManifest:
 
 _OF_SPACE = frozenset({
     "name", "question", "metric", "seeds", "aa", "resources", "limits", "checkpoints", "loggers", "imports", "search",
-    "prune", "budget",
+    "prune", "budget", "is_smoke",
 })  # fmt: skip
 """Fields that are the same in a manifest and in its space."""
 

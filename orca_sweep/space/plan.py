@@ -32,6 +32,8 @@ def plan_space(
     load_imports: Callable[[tuple[str, ...]], str | None],
     resolve: Resolve,
     max_trials: int = MAX_TRIALS,
+    *,
+    is_smoke: bool = False,
 ) -> Plan:
     """Reads a space, imports what it names and, if it has at most ``max_trials`` trials, expands it.
 
@@ -40,11 +42,12 @@ def plan_space(
         load_imports: imports modules and files, and returns the SHA-256 of their source.
         resolve: turns dotted settings into a checked config.
         max_trials: a larger space is not expanded.
+        is_smoke: whether to plan the space's smoke form.
 
     Raises:
         InputError: with all mistakes of the file, its imports and its cells.
     """
-    space, problems = read_space_and_problems(source, max_trials)
+    space, problems = read_space_and_problems(source, max_trials, is_smoke=is_smoke)
     try:
         space = replace(space, code=load_imports(space.imports))
     except InputError as error:

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from orca_sweep.space.levels import (
 )
 from orca_sweep.space.margins import name_margins
 from orca_sweep.space.records import DEFAULT_LOGGERS, Logger, Rule, Space
+from orca_sweep.space.smoke import SUFFIX, apply_smoke, find_smoke_problems, has_smoke_form
 from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds
 
@@ -49,8 +51,10 @@ def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
     return space
 
 
-def read_space_and_problems(source: Path | Document, max_trials: int = MAX_TRIALS) -> tuple[Space, list[Problem]]:
-    """Returns the space in a file or a document, as far as it can be read, and the problems in it.
+def read_space_and_problems(
+    source: Path | Document, max_trials: int = MAX_TRIALS, *, is_smoke: bool = False
+) -> tuple[Space, list[Problem]]:
+    """Returns the space in a file or a document, or its smoke form, as far as it can be read, and the problems in both.
 
     Checks the length of each list, but not the number of trials.
 
@@ -58,6 +62,18 @@ def read_space_and_problems(source: Path | Document, max_trials: int = MAX_TRIAL
         InputError: if nothing can be read, or if there are too many mistakes to go on.
     """
     document = source if isinstance(source, Document) else read_document(source, max(MOST_VALUES, 2 * max_trials))
+    space, problems = _read_content(document, max_trials)
+    of_form = [
+        problem.at(document.locate(*keys)) for keys, problem in find_smoke_problems(document, is_asked=is_smoke)
+    ]
+    if has_smoke_form(document):
+        form, form_problems = _read_content(apply_smoke(document), max_trials)
+        of_form += [problem for problem in form_problems if problem not in problems]
+        space = replace(form, name=f"{form.name}{SUFFIX}", is_smoke=True) if is_smoke else space
+    return space, [*problems, *of_form]
+
+
+def _read_content(document: Document, max_trials: int) -> tuple[Space, list[Problem]]:
     reading = Reading(document, max_trials)
     keys = _read_keys(reading)
     space = _build_space(reading, keys)

@@ -250,6 +250,8 @@ class Space:
     margins: Mapping[str, float] = field(default_factory=dict)
     """For each task, the largest difference that does not matter, in its metric's unit; '' stands for all other tasks."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    is_smoke: bool = False
+    """Whether this is the smoke form: small on purpose, so that its numbers answer nothing."""
     code: str | None = None
     """SHA-256 of the source of ``imports``; None before they are imported, and without imports."""
     written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)

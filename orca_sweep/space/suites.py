@@ -1,0 +1,180 @@
+"""The folder of a suite, in which several sweeps run as one: the owner of ``suite.json``.
+
+``suite.json`` names the member sweeps of the last launch, in order. Each is an ordinary sweep folder below the suite's, under
+the name of its space. `read_suite` is the only reader and `write_suite` the only writer.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from orca_sweep.errors import DamagedError, InputError, Problem, refuse_argument
+from orca_sweep.record_files import read_record_file
+from orca_sweep.space.manifest import MANIFEST
+from orca_sweep.space.margins import ALL
+from orca_sweep.space.records import Plan
+from orca_sweep.store import write_json
+
+SUITE = "suite.json"
+STORE = "store"
+"""The folder of the store that the members share, unless the user names another one."""
+TAKEN = frozenset({STORE, "tables", "figures", "ray", "trials"})
+"""Names of other folders in that of a suite or sweep, which no member can have."""
+LAUNCH_AGAIN = "Launch the suite again with --out: this rewrites the file and keeps the trials that have ended."
+
+
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [name for name in names if name in TAKEN or names.count(name) > 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} cannot be the name of a member, or is there twice")
+    return names
+
+
+# One part, which does not begin with a dot: no path leaves the suite's folder.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class SuiteManifest(BaseModel):
+    """A suite as its folder holds it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: Name
+    members: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_check_names)]
+    """The names of the member sweeps and of their folders, in the order of the launch."""
+
+
+SUITE_FILE: TypeAdapter[SuiteManifest] = TypeAdapter(SuiteManifest)
+
+
+def write_suite(folder: Path, manifest: SuiteManifest) -> None:
+    """Writes the manifest of a suite's folder.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    write_json(folder / SUITE, manifest.model_dump())
+
+
+def read_suite(folder: Path) -> SuiteManifest | None:
+    """Returns the manifest of a suite's folder, or None if the folder holds no suite.
+
+    Raises:
+        DamagedError: if the file is damaged, or names what no member can have as its name.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        return None
+    return read_record_file(folder / SUITE, SUITE_FILE, LAUNCH_AGAIN)
+
+
+def holds_sweep(folder: Path) -> bool:
+    """Returns whether a folder is that of a sweep or of a suite, damaged or not."""
+    return os.path.lexists(folder / MANIFEST) or os.path.lexists(folder / SUITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFolders:
+    """The sweep folders that a folder stands for."""
+
+    folders: tuple[Path, ...]
+    """Those of a suite's members, in order; of any other folder, the folder itself."""
+    absent: tuple[Path, ...] = ()
+    """Members of a suite whose sweep no launch has begun."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the absent members mean, a sentence each."""
+        return tuple(
+            f"{folder}: this member of the suite has no plan yet, so it has no rows. Launch the suite again."
+            for folder in self.absent
+        )
+
+
+def list_sweep_folders(folder: Path) -> SweepFolders:
+    """Returns the sweep folders of a suite, or the folder itself, which need not hold a sweep.
+
+    Raises:
+        DamagedError: if ``suite.json`` is damaged.
+        InputError: if no member of the suite has a plan.
+    """
+    suite = read_suite(folder)
+    if suite is None:
+        return SweepFolders(folders=(folder,))
+    members = [folder / name for name in suite.members]
+    begun = tuple(member for member in members if os.path.lexists(member / MANIFEST))
+    if not begun:
+        raise InputError(f"{folder}: no member of this suite has a plan yet. Launch the suite again with --out {folder}.")
+    return SweepFolders(folders=begun, absent=tuple(member for member in members if member not in begun))
+
+
+def list_former_members(folder: Path, suite: SuiteManifest) -> list[str]:
+    """Returns the names of the sweep folders in a suite's folder that are no longer its members."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [name for name in names if name not in suite.members and os.path.lexists(folder / name / MANIFEST)]
+
+
+# Plans that run as one ---------------------------------------------------------------------------
+
+
+def check_suite_folder(folder: Path) -> None:
+    """Refuses a folder that holds a plain sweep: its trials would be in no table of the suite.
+
+    Raises:
+        InputError: if it does.
+    """
+    if os.path.lexists(folder / MANIFEST):
+        rule = "this folder holds the sweep of a single space, so no suite can run in it."
+        raise refuse_argument("out", folder, rule, "Choose another folder, or give the suite another name.")
+
+
+def check_no_suite(folder: Path) -> None:
+    """Refuses a folder that holds a suite for the sweep of a single space.
+
+    Raises:
+        InputError: if it does.
+    """
+    if os.path.lexists(folder / SUITE):
+        rule = "this folder holds a suite, so no single space can run in it."
+        raise refuse_argument("out", folder, rule, "Choose another folder, or the folder of a member of the suite.")
+
+
+def find_member_problems(plans: Sequence[Plan]) -> Iterator[Problem]:
+    """Yields what keeps plans from running as one: names of spaces, and what their tasks are judged by."""
+    names = [plan.space.name for plan in plans]
+    for plan, name in zip(plans, names, strict=True):
+        if name in TAKEN:
+            rule = "this is the name of another folder of a suite."
+            yield Problem(where=plan.space.locate("name"), field="name", value=name, rule=rule, remedy="Choose another.")
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        files = [plan.space.locate("name") for plan in plans if plan.space.name == name]
+        rule = f"the spaces of a suite need different names, but {' and '.join(files)} have the same."
+        yield Problem(where=files[0], field="name", value=name, rule=rule, remedy="Rename one with the key 'name'.")
+    yield from _find_disagreements(plans)
+
+
+def _find_disagreements(plans: Iterable[Plan]) -> Iterator[Problem]:
+    """Yields where two spaces compare different columns, or judge one task by different margins.
+
+    The tables of a suite are compared on one column, and a claim needs one margin for each task.
+    """
+    known: dict[str, tuple[object, str]] = {}
+    for plan in plans:
+        space = plan.space
+        rules: dict[str, tuple[object, str]] = {"metric": (space.metric, space.locate("metric"))}
+        for task in plan.by_task:
+            if task in space.margins or ALL in space.margins:
+                margin = space.margins.get(task, space.margins.get(ALL))
+                rules[f"margin of {plan.names[task]}"] = (margin, space.locate("margin", task))
+        for subject, (value, where) in rules.items():
+            other, origin = known.setdefault(subject, (value, where))
+            if other != value:
+                rule = f"the {subject} is {value} here and {other} in {origin}, but a suite has one."
+                field = subject.partition(" ")[0]
+                yield Problem(where=where, field=field, value=value, rule=rule, remedy="Set the same in both.")
