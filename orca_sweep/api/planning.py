@@ -1,7 +1,8 @@
 """From a space to its plan, what the plan will cost, and what a person should know before launching it."""
 
 import sys
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from orca_sweep.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Forecast
+    from orca_sweep.planning.suite_forecast import PlannedMember, SuiteForecast
     from orca_sweep.planning.terms import Term
     from orca_sweep.space import Plan
     from orca_sweep.space.documents import Document
@@ -16,7 +18,12 @@ if TYPE_CHECKING:
     from orca_sweep.trial import ResolvedTrial
 
 
-def make_plan(source: "Path | Document", max_trials: int | None = None, rehash: bool = False) -> "Plan":
+SMOKE = "A smoke sweep: small on purpose. It shows that everything runs; its numbers answer nothing."
+
+
+def make_plan(
+    source: "Path | Document", max_trials: int | None = None, *, rehash: bool = False, is_smoke: bool = False
+) -> "Plan":
     """Returns the plan of a space of at most ``max_trials`` trials, after importing the modules it names.
 
     Args:
@@ -36,7 +43,7 @@ def make_plan(source: "Path | Document", max_trials: int | None = None, rehash: 
     records = Records()  # looks names up only after the imports
     resolve_once = Remembering(partial(make_config, records=records, contents=contents))
     source = find_space(source) if isinstance(source, Path) else source
-    planned = plan_space(source, load_imports, resolve_once, max_trials or MAX_TRIALS)
+    planned = plan_space(source, load_imports, resolve_once, max_trials or MAX_TRIALS, is_smoke=is_smoke)
     configs = (*planned.cells, *(trial.config for trial in planned.trials))
     trials = list(map(records.resolve_config, configs))
     problems: list[str | Problem] = [*find_body_problems(trials), *find_task_problems(trials)]
@@ -48,20 +55,44 @@ def make_plan(source: "Path | Document", max_trials: int | None = None, rehash: 
 def make_forecast(plan: "Plan", folder: Path, store: "Store") -> "Forecast":
     """Returns what a plan will cost, without the trials that its sweep folder already has."""
     from orca_sweep.planning.forecast import forecast
+
+    member = _find_done(plan, folder, [folder])
+    return forecast(plan, store, member.is_done, member.n_later_done)
+
+
+def make_suite_forecast(plans: Sequence["Plan"], folder: Path, store: "Store") -> "SuiteForecast":
+    """Returns what the spaces of a suite will cost, without the trials that its folder already has.
+
+    Args:
+        plans: of its spaces.
+        folder: the suite's; it need not exist.
+        store: where stage artifacts and earlier rows are.
+    """
+    from orca_sweep.planning.suite_forecast import forecast_suite
+
+    folders = [folder / plan.space.name for plan in plans]
+    members = [_find_done(plan, own, folders) for plan, own in zip(plans, folders, strict=True)]
+    return forecast_suite(members, store)
+
+
+def _find_done(plan: "Plan", folder: Path, folders: Sequence[Path]) -> "PlannedMember":
+    """Returns what of a plan is done: its trials in any of the folders, those that tuning has planned in its own."""
+    from orca_sweep.planning.suite_forecast import PlannedMember
     from orca_sweep.results import FINAL_STATUSES, read_row
     from orca_sweep.space.manifest import read_manifest
 
-    def is_done(trial_id: str) -> bool:
-        row = read_row(folder, trial_id)
-        return row is not None and row["status"] in FINAL_STATUSES
+    existing = [each for each in folders if each.is_dir()]
 
-    if not folder.is_dir():
-        return forecast(plan, store)
-    manifest = read_manifest(folder) if plan.tuned else None
+    @cache
+    def is_done(trial_id: str) -> bool:
+        rows = (read_row(each, trial_id) for each in existing)
+        return any(row is not None and row["status"] in FINAL_STATUSES for row in rows)
+
+    manifest = read_manifest(folder) if plan.tuned and folder.is_dir() else None
     earlier = manifest.trials if manifest else ()
     cells = {name for cell in plan.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
-    return forecast(plan, store, is_done, sum(map(is_done, added)))
+    return PlannedMember(plan=plan, is_done=is_done, n_later_done=sum(map(is_done, added)))
 
 
 def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
@@ -89,6 +120,8 @@ def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
     missing += unavailable_loggers(logger.name for logger in plan.space.loggers)
     notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, plan.names)
     notes += describe_inputs(cells) + warn_of_idle_placebos(_list_labelled(plan, cells), plan.names)
+    if plan.space.is_smoke:
+        notes.insert(0, SMOKE)
     if len(plan.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in plan.cells:

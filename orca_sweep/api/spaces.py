@@ -62,6 +62,7 @@ class Space:
         data: PathLike = "data",
         store: PathLike | None = None,
         out: PathLike | None = None,
+        smoke: bool = False,
     ) -> Plan:
         """Returns what the space would run: cells, trials, cost, and warnings. Runs nothing.
 
@@ -71,13 +72,23 @@ class Space:
             data: folder with the files of tasks that need any.
             store: store of stage artifacts and earlier rows, any fsspec path; by default ``store`` in the sweep folder.
             out: sweep folder; by default ``results/<name>``. The cost leaves out trials that it already has.
+            smoke: plan the space's smoke form, which its key ``smoke`` describes; its name then ends in '-smoke'.
 
         Raises:
             InputError: with every mistake in the space; each names its line, or in a mapping its dotted key.
         """
-        if max_trials is not None and (not isinstance(max_trials, int) or max_trials < 1):
-            raise refuse_argument("max_trials", max_trials, "this is a whole number of at least 1.")
+        check_max_trials(max_trials)
         root, whole_store = real_path(data, "data"), store_root(store) if store else None
         sweep_folder(out, "checked")  # before the plan, which may take long
-        record = make_plan(self.source, max_trials, rehash)
+        record = make_plan(self.source, max_trials, rehash=rehash, is_smoke=smoke)
         return Plan(record=record, folder=sweep_folder(out, record.space.name), store=whole_store, data=root)
+
+
+def check_max_trials(max_trials: int | None) -> None:
+    """Refuses what is no largest number of trials.
+
+    Raises:
+        InputError: for anything but None and whole numbers of at least 1.
+    """
+    if max_trials is not None and (not isinstance(max_trials, int) or max_trials < 1):
+        raise refuse_argument("max_trials", max_trials, "this is a whole number of at least 1.")

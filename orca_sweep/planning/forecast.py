@@ -114,24 +114,18 @@ def forecast(
         n_later_done: how many of the trials that tuning plans later are done.
     """
     resources = plan.space.resources
-    rows = _read_comparable_rows(store, resources.device, resources.n_threads)
+    rows = read_comparable_rows(store, resources.device, resources.n_threads)
     config_rows = [row for row in rows if "config" in row]
     planned = [trial.config for trial in plan.trials if not is_done(trial.trial_id)]
-    left = [*planned, *_list_later_configs(plan)[n_later_done:]]
-    stages, computed = _count_stages(left, rows, store)
-    n_epochs, n_shared_epochs = sum(config.finetune.epochs for config in left), shared_epochs(planned)
-    costs = _Costs(config_rows)
-    seconds = [costs.estimate_trial(config) for config in left]
-    # Stages that trials share are made once; shared epochs of fine-tuning, too.
-    trial_s = _sum_known(seconds) * (1 - n_shared_epochs / max(1, n_epochs))
-    stage_s = _sum_known(costs.estimate_stage(stage, config) for stage, config in computed)
-    hours = (trial_s + stage_s) / 3600
+    left = [*planned, *list_later_configs(plan)[n_later_done:]]
+    price = price_trials(left, shared_epochs(planned), rows, store)
+    hours, seconds = price.hours, price.seconds
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
         n_done=len(plan.trials) - len(planned) + n_later_done,
-        stages=stages,
-        n_epochs=n_epochs,
-        n_shared_epochs=n_shared_epochs,
+        stages=price.stages,
+        n_epochs=price.n_epochs,
+        n_shared_epochs=price.n_shared_epochs,
         trial_hours=hours,
         cpu_hours=hours * resources.cpu,
         gpu_hours=hours * resources.gpu,
@@ -143,6 +137,50 @@ def forecast(
         longest_trial_s=max(filter(None, seconds), default=None),
         n_over_limit=sum(s > (plan.space.limits.trial_s or math.inf) for s in seconds if s is not None),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What trials cost that run beside each other with one store."""
+
+    stages: tuple[Stage, ...]
+    n_epochs: int
+    n_shared_epochs: int
+    hours: float
+    """Run one after another; trials of unknown cost are left out."""
+    seconds: tuple[float | None, ...]
+    """Of each trial, without the stages that it shares; None: unknown."""
+
+
+def price_trials(
+    configs: Sequence[TrialConfig], n_shared_epochs: int, rows: Sequence[Row], store: Store | None
+) -> Price:
+    """Returns what trials cost, by comparable earlier rows."""
+    costs = _Costs([row for row in rows if "config" in row])
+    stages, computed = _count_stages(configs, rows, store)
+    n_epochs = sum(config.finetune.epochs for config in configs)
+    seconds = tuple(map(costs.estimate_trial, configs))
+    trial_s = _sum_known(seconds)
+    # Stages that trials share are made once; shared epochs of fine-tuning, too.
+    shared_s = trial_s * n_shared_epochs / max(1, n_epochs)
+    stage_s = _sum_known(costs.estimate_stage(stage, config) for stage, config in computed)
+    return Price(
+        stages=stages,
+        n_epochs=n_epochs,
+        n_shared_epochs=n_shared_epochs,
+        hours=(trial_s - shared_s + stage_s) / 3600,
+        seconds=seconds,
+    )
+
+
+def price_trials_apart(configs: Sequence[TrialConfig], rows: Sequence[Row]) -> tuple[int, float]:
+    """Returns the number of artifacts and the hours if each trial computed everything itself, by comparable earlier rows."""
+    costs = _Costs([row for row in rows if "config" in row])
+    name_stages, records = StageNames(), Records()
+    stages = [(stage, config) for config in configs for stage in name_stages(records.resolve_config(config))]
+    trial_s = _sum_known(map(costs.estimate_trial, configs))
+    stage_s = _sum_known(costs.estimate_stage(stage, config) for stage, config in stages)
+    return len(stages), (trial_s + stage_s) / 3600
 
 
 def _sum_known(seconds: Iterable[float | None]) -> float:
@@ -164,8 +202,8 @@ def _estimate_checkpoint_mib(configs: Iterable[TrialConfig], rows: Iterable[Row]
     return 4 * max(numbers) / 2**20 if numbers else None
 
 
-def _list_later_configs(plan: Plan) -> list[TrialConfig]:
-    """Stand-ins for the trials that tuning plans later: each cell's untuned config, with their seeds."""
+def list_later_configs(plan: Plan) -> list[TrialConfig]:
+    """Returns stand-ins for the trials that tuning plans later: each cell's untuned config, with their seeds."""
     if not plan.tuned:
         return []
     search = plan.space.search
@@ -175,8 +213,8 @@ def _list_later_configs(plan: Plan) -> list[TrialConfig]:
     return [config.model_copy(update={"seed": seed}) for config, seed in pairs]
 
 
-def _read_comparable_rows(store: Store | None, device: str, n_threads: int) -> list[Row]:
-    """Earlier rows that were made as this plan's will be: with the same device, threads, libraries and stage code."""
+def read_comparable_rows(store: Store | None, device: str, n_threads: int) -> list[Row]:
+    """Returns earlier rows that were made as this plan's will be: with the same device, threads, libraries and stage code."""
     if store is None:
         return []
     wanted = made_with(device, n_threads)

@@ -4,8 +4,8 @@ import contextlib
 import fcntl
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,14 @@ from orca_sweep.results.records import (
     record_path,
 )
 from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
+from orca_sweep.space.suites import (
+    LOCK,
+    SUITE,
+    SuiteManifest,
+    list_former_members,
+    list_sweep_folders,
+    read_suite,
+)
 from orca_sweep.space.trial_names import TrialNames
 from orca_sweep.visible import LINES, escape_controls
 
@@ -29,6 +37,8 @@ ACTIVITIES = {
     None: "this machine cannot see whether a launch is running",
 }
 """By whether a launch holds the folder."""
+GOOD = ("ok", "pruned")
+"""The statuses of trials that ended well."""
 MOST_SHOWN = 5
 """Failures and started trials that are named."""
 
@@ -80,6 +90,10 @@ class SweepStatus:
     failures: tuple[Failure, ...]
     unplanned: str | None = None
     """The message about records of trials that are not planned."""
+    members: tuple["SweepStatus", ...] = ()
+    """Of a suite, the progress of each member; the rest counts a trial that several members have once."""
+    notes: tuple[str, ...] = ()
+    """On the folder of a suite: members that have no plan yet, and sweeps that are no members any more."""
 
     def __repr__(self) -> str:
         return escape_controls("\n".join(self.write_lines()), LINES)
@@ -91,14 +105,14 @@ class SweepStatus:
             n_shown: the most failures, and the most started trials, that are named.
             where_all_are: where a reader finds the rest of the failures.
         """
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(self.statuses.items()))
-        later = f" (up to {self.n_later} more, planned from their results)" if self.n_later else ""
-        yield f"{self.name}: {self.n_planned} trials{later}: {counts}; {ACTIVITIES[self.is_running]}"
+        yield f"{self._count_trials()}; {ACTIVITIES[self.is_running]}"
         if self.trials_per_hour:
             eta = f", about {self.eta_s / 60:.0f} min to go" if self.eta_s else ""
             yield f"{self.trials_per_hour:.0f} trials per hour in the last launch{eta}"
         if self.n_planned - self.statuses.get(UNFINISHED, 0):
             yield f"{self.cpu_hours:.2f} CPU-hours and {self.gpu_hours:.2f} GPU-hours in ended trials"
+        yield from (f"  {member._count_trials()}" for member in self.members)
+        yield from self.notes
         if self.started:
             n_more = len(self.started) - n_shown
             yield f"started: {'; '.join(self.started_names[:n_shown])}{f'; and {n_more} more' if n_more > 0 else ''}"
@@ -108,27 +122,104 @@ class SweepStatus:
         if self.unplanned:
             yield self.unplanned
 
+    def _count_trials(self) -> str:
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self.statuses.items()))
+        later = f" (up to {self.n_later} more, planned from their results)" if self.n_later else ""
+        return f"{self.name}: {self.n_planned} trials{later}: {counts}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """The plan of a sweep, and the rows of its trials that have ended."""
+
+    folder: Path
+    manifest: SweepManifest
+    rows: Mapping[str, Mapping[str, Any]]
+    """By trial."""
+    status: SweepStatus
+
 
 def sweep_status(folder: Path) -> SweepStatus:
-    """Returns the progress of a sweep, whether it is running, has ended or has died.
+    """Returns the progress of a sweep or a suite, whether it is running, has ended or has died.
 
     Raises:
         InputError: if the folder holds no sweep.
     """
+    suite = read_suite(folder)
+    return _read_sweep(folder).status if suite is None else _join_members(folder, suite)
+
+
+def _join_members(folder: Path, suite: SuiteManifest) -> SweepStatus:
+    """Returns the progress of a suite: of a trial that several members have, the best status counts."""
+    listed = list_sweep_folders(folder)
+    members = list(map(_read_sweep, listed.folders))
+    planned = dict.fromkeys(trial["trial_id"] for member in members for trial in member.manifest.trials)
+    best: dict[str, tuple[_Read, Mapping[str, Any]]] = {}
+    for member in members:
+        for trial_id, row in member.rows.items():
+            if trial_id not in best or (row["status"] in GOOD and best[trial_id][1]["status"] not in GOOD):
+                best[trial_id] = (member, row)
+    started = {
+        trial_id: f"{member.status.name}: {name}"
+        for member in members
+        for trial_id, name in zip(member.status.started, member.status.started_names, strict=True)
+        if trial_id not in best
+    }
+    statuses = Counter(best[trial_id][1]["status"] if trial_id in best else UNFINISHED for trial_id in planned)
+    running = _join_flags([_is_held(folder / LOCK), *(member.status.is_running for member in members)])
+    n_later = sum(member.status.n_later for member in members)
+    rate = _measure_rate(folder / SUITE, [record_path(member.folder, t) for t, (member, _) in best.items()], running)
+    n_left = statuses[UNFINISHED] + n_later
+    hours = [(member, (row.get("wall_time_s") or 0) / 3600) for member, row in best.values()]
+    failures = [
+        replace(failure, name=f"{member.status.name}: {failure.name}")
+        for member in members
+        for failure in member.status.failures
+        if best[failure.trial_id][0] is member
+    ]
+    former = [
+        f"{folder / name}: no longer in the suite; it keeps its trials, and no table of the suite has them."
+        for name in list_former_members(folder, suite)
+    ]
+    return SweepStatus(
+        name=suite.name,
+        n_planned=len(planned),
+        n_later=n_later,
+        statuses=dict(statuses),
+        is_running=running,
+        started=tuple(started),
+        started_names=tuple(started.values()),
+        trials_per_hour=rate,
+        eta_s=3600 * n_left / rate if rate and running and n_left else None,
+        cpu_hours=sum(h * member.manifest.resources.cpu for member, h in hours),
+        gpu_hours=sum(h * member.manifest.resources.gpu for member, h in hours),
+        failures=tuple(failures),
+        unplanned=" ".join(member.status.unplanned for member in members if member.status.unplanned) or None,
+        members=tuple(member.status for member in members),
+        notes=(*listed.notes, *former),
+    )
+
+
+def _join_flags(flags: Sequence[bool | None]) -> bool | None:
+    """Returns True if one of them is, None if none is and one is unknown."""
+    return True if True in flags else None if None in flags else False
+
+
+def _read_sweep(folder: Path) -> _Read:
     folders = list_trial_folders(folder)
     manifest = require_manifest(folder)
     trial_ids = list(dict.fromkeys(trial["trial_id"] for trial in manifest.trials))
     rows = {trial_id: row for trial_id in trial_ids if (row := _read_row(folder, trial_id))}
     statuses = Counter(rows[trial_id]["status"] if trial_id in rows else UNFINISHED for trial_id in trial_ids)
-    running = _is_held(folder / ".lock")
-    rate = _measure_rate(folder, rows, running)
+    running = _is_held(folder / LOCK)
+    rate = _measure_rate(folder / MANIFEST, [record_path(folder, trial_id) for trial_id in rows], running)
     n_left = statuses[UNFINISHED] + manifest.n_later
     started = tuple(t for t in trial_ids if t not in rows and (folder / "trials" / t).is_dir())
     names = _name_trials(manifest)
-    failed = [row for row in rows.values() if row["status"] not in ("ok", "pruned")]
+    failed = [row for row in rows.values() if row["status"] not in GOOD]
     entries = {trial["trial_id"]: trial for trial in manifest.trials}
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
-    return SweepStatus(
+    status = SweepStatus(
         name=manifest.name,
         n_planned=len(trial_ids),
         n_later=manifest.n_later,
@@ -148,6 +239,7 @@ def sweep_status(folder: Path) -> SweepStatus:
         ),
         unplanned=describe_unplanned(folder, folders, manifest),
     )
+    return _Read(folder=folder, manifest=manifest, rows=rows, status=status)
 
 
 def _read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
@@ -173,13 +265,13 @@ def _is_held(lock: Path) -> bool | None:
         return None
 
 
-def _measure_rate(folder: Path, ended: Iterable[str], running: bool | None) -> float | None:
+def _measure_rate(plan: Path, records: Iterable[Path], running: bool | None) -> float | None:
     """Returns the trials that ended per hour since the last launch wrote its plan; None if none did."""
-    start = (folder / MANIFEST).stat().st_mtime
+    start = plan.stat().st_mtime
     ends = []
-    for trial_id in ended:
+    for record in records:
         with contextlib.suppress(OSError):  # a new attempt at a trial deletes its record
-            ends.append(record_path(folder, trial_id).stat().st_mtime)
+            ends.append(record.stat().st_mtime)
     ends = [end for end in ends if end >= start]
     if not ends:
         return None

@@ -20,6 +20,8 @@ from orca_sweep.space.records import Plan
 from orca_sweep.store import write_json
 
 SUITE = "suite.json"
+LOCK = ".lock"
+"""Held in the folder of a sweep, and in that of a suite, while a launch runs there."""
 STORE = "store"
 """The folder of the store that the members share, unless the user names another one."""
 TAKEN = frozenset({STORE, "tables", "figures", "ray", "trials"})
@@ -123,26 +125,30 @@ def list_former_members(folder: Path, suite: SuiteManifest) -> list[str]:
 # Plans that run as one ---------------------------------------------------------------------------
 
 
-def check_suite_folder(folder: Path) -> None:
-    """Refuses a folder that holds a plain sweep: its trials would be in no table of the suite.
+def check_suite_folder(folder: Path, manifest: SuiteManifest) -> None:
+    """Refuses a folder that holds a plain sweep, another suite, or anything else than this suite.
 
     Raises:
-        InputError: if it does.
+        InputError: with what the folder holds.
     """
+    remedy = "Choose another folder, or give the suite another name."
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise refuse_argument("out", folder, "a file or a broken link, not a folder.", remedy)
     if os.path.lexists(folder / MANIFEST):
-        rule = "this folder holds the sweep of a single space, so no suite can run in it."
-        raise refuse_argument("out", folder, rule, "Choose another folder, or give the suite another name.")
-
-
-def check_no_suite(folder: Path) -> None:
-    """Refuses a folder that holds a suite for the sweep of a single space.
-
-    Raises:
-        InputError: if it does.
-    """
-    if os.path.lexists(folder / SUITE):
-        rule = "this folder holds a suite, so no single space can run in it."
-        raise refuse_argument("out", folder, rule, "Choose another folder, or the folder of a member of the suite.")
+        raise refuse_argument("out", folder, "holds the sweep of a single space, not a suite.", remedy)
+    known = {LOCK, STORE, *manifest.members}
+    foreign = sorted(set(os.listdir(folder)) - known) if folder.is_dir() else []
+    try:
+        earlier = read_suite(folder)
+    except DamagedError:
+        if any((folder / name / MANIFEST).is_file() for name in manifest.members):
+            return  # the launch writes it anew
+        raise
+    if earlier is not None and earlier.name != manifest.name:
+        raise refuse_argument("out", folder, f"holds the suite {earlier.name!r}, not {manifest.name!r}.", remedy)
+    if earlier is None and foreign:
+        names = ", ".join(foreign[:3])
+        raise refuse_argument("out", folder, f"not empty and not a suite ({names}).", remedy)
 
 
 def find_member_problems(plans: Sequence[Plan]) -> Iterator[Problem]:

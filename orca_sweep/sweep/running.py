@@ -45,6 +45,7 @@ from orca_sweep.results import (
 from orca_sweep.space import Plan, PlannedTrial
 from orca_sweep.space.manifest import SweepManifest, append_planned, make_manifest, write_manifest
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
+from orca_sweep.space.suites import LOCK
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
     RUNNING,
@@ -158,7 +159,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
             raise refuse_argument("out", setup.out, rule, "Choose another folder.") from None
         try:
             # A second of patience: `status` looks at the lock by taking it.
-            with FileLock(setup.out / ".lock", timeout=1):
+            with FileLock(setup.out / LOCK, timeout=1):
                 if not _runs_here(setup.address):
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
                 return _run_plan(started, dashboard, guard)
