@@ -1,6 +1,7 @@
 """orca-sweep: ablation sweeps of cross-modal fine-tuning with ORCA on Ray Tune.
 
-``Space``, ``Plan``, ``Sweep``, and ``read_results`` are imported when they are first used, so that this import is cheap.
+``Space``, ``Suite``, ``Plan``, ``Sweep``, and ``read_results`` are imported when they are first used, so that this import is
+cheap.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orca_sweep.api.plans import Plan
     from orca_sweep.api.spaces import Space
+    from orca_sweep.api.suites import Suite
     from orca_sweep.api.sweeps import Sweep
     from orca_sweep.errors import InputError, OrcaSweepError, RayLostError
     from orca_sweep.results import Results, read_results
@@ -20,6 +22,7 @@ __all__ = [
     "RayLostError",
     "Results",
     "Space",
+    "Suite",
     "Sweep",
     "__version__",
     "read_results",
@@ -31,6 +34,7 @@ _HOMES = {
     "RayLostError": "orca_sweep.errors",
     "Results": "orca_sweep.results",
     "Space": "orca_sweep.api.spaces",
+    "Suite": "orca_sweep.api.suites",
     "Sweep": "orca_sweep.api.sweeps",
     "read_results": "orca_sweep.results",
 }

@@ -276,6 +276,7 @@ def make_output(name: str, results: "Results", options: Mapping[str, Any] | None
     """
     from orca_sweep.analysis.figure_style import read_style
     from orca_sweep.analysis.fonts import explain_missing_letters, list_texts
+    from orca_sweep.analysis.smoke import mark_output
 
     own, look = dict(options or {}), {}
     for option in PICTURE_OPTIONS * ANALYSES.get(name).has_figure:
@@ -283,7 +284,7 @@ def make_output(name: str, results: "Results", options: Mapping[str, Any] | None
             look[option.parameter] = own.pop(option.parameter)
     if ANALYSES.get(name).has_figure:
         own["style"] = read_style(**look)
-    output: Output = load_analysis(name).make_output(results, **own)
+    output: Output = mark_output(load_analysis(name).make_output(results, **own), results)
     warning = "" if output.figure is None else explain_missing_letters(list_texts(output.figure))
     return replace(output, warnings=(*output.warnings, warning)) if warning else output
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.planning.forecast import Contrasts, Forecast, Stage
+    from orca_sweep.planning.suite_forecast import SuiteForecast
     from orca_sweep.planning.terms import Term
     from orca_sweep.space import Plan, Space
 
@@ -112,31 +113,41 @@ def _write_design(planned: "Plan") -> Iterator[str]:
 
 
 def _write_forecast(estimate: "Forecast", ways: Ways) -> Iterator[str]:
-    from orca_sweep.config.naming import label_declarations
-
     if estimate.n_done:
         yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
     if estimate.stages:
-        stages = [
-            f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
-            for stage in estimate.stages
-        ]
-        yield f"stages to compute, once for all trials that share them: {', '.join(stages)}"
+        yield write_stages(estimate.stages)
     if estimate.n_shared_epochs:
         yield (
             f"{estimate.n_shared_epochs} of {estimate.n_epochs} fine-tuning epochs are shared: trials with the same start"
             " compute them once"
         )
     if estimate.n_left:
-        yield _write_cost(estimate, ways)
+        yield write_cost(estimate, ways)
         if estimate.checkpoint_mib is not None:
             yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
+    yield from write_contrasts(estimate)
+
+
+def write_stages(stages: Iterable["Stage"]) -> str:
+    """Returns how many artifacts of each stage are to be computed, and how many the store has."""
+    counts = [
+        f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
+        for stage in stages
+    ]
+    return f"stages to compute, once for all trials that share them: {', '.join(counts)}"
+
+
+def write_contrasts(estimate: "Forecast") -> Iterator[str]:
+    """Yields what the seeds can show of each task."""
+    from orca_sweep.config.naming import label_declarations
+
     names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
     for contrasts in estimate.contrasts:
-        yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
+        yield f"{names[contrasts.task]}{_write_task_contrasts(contrasts)}"
 
 
-def _write_contrasts(contrasts: "Contrasts") -> str:
+def _write_task_contrasts(contrasts: "Contrasts") -> str:
     from orca_sweep.stats import LEAST_PAIRS
 
     if contrasts.n_seeds < LEAST_PAIRS:
@@ -156,7 +167,7 @@ def _write_contrasts(contrasts: "Contrasts") -> str:
     )
 
 
-def _write_cost(forecast: "Forecast", ways: Ways) -> str:
+def write_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:
     """Returns what the trials that are left cost."""
     if not forecast.n_known:
         return f"cost: unknown, as the store has no earlier row of similar trials ({ways[0]})"

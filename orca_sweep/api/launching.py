@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.api.finishing import finish_sweep
 from orca_sweep.api.paths import read_text, real_path
-from orca_sweep.api.progress import GuardedWatch, Progress, choose_watch
+from orca_sweep.api.progress import GuardedWatch, Progress, Say, choose_watch
 from orca_sweep.errors import InputError, RayLostError, refuse_argument
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def convert_tasks(plan: "Plan", root: Path, convert: "Callable[[Task, Path], obj
             convert(task, root)
 
 
-def _convert_files(task: "Task", root: Path) -> None:
+def convert_files(task: "Task", root: Path) -> None:
+    """Converts the files of a task, unless that has been done."""
     from orca_sweep.data import load_or_convert
 
     if task.convert is not None:
@@ -131,14 +132,14 @@ def _convert_files(task: "Task", root: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """A plan of an earlier launch, and where it ran."""
+class Run:
+    """A plan, and where it runs and writes."""
 
     plan: "Plan"
     destination: Destination
 
 
-def read_resumed(sweep: Path, address: str | None, dashboard_host: str) -> Resumed:
+def read_resumed(sweep: Path, address: str | None, dashboard_host: str) -> Run:
     """Returns the plan that a sweep folder was launched with, with its data and store, after importing what it names.
 
     Args:
@@ -163,7 +164,7 @@ def read_resumed(sweep: Path, address: str | None, dashboard_host: str) -> Resum
         address=address,
         dashboard_host=dashboard_host,
     )
-    return Resumed(plan=plan, destination=destination)
+    return Run(plan=plan, destination=destination)
 
 
 # From Python --------------------------------------------------------------------------------------
@@ -179,18 +180,34 @@ def run_plan(plan: "Plan", destination: Destination, progress: Progress) -> None
         KeyboardInterrupt: if the launch was interrupted. Tables and figures are made of what has ended.
         Exception: that of a function given as ``progress``, once the launch has ended.
     """
-    with _hold_launch():
+    with hold_launch():
         setup, (watch, say) = make_setup(destination), choose_watch(progress, plan)
         for line in describe_launch(plan, destination.folder):
             say(line)
-        convert_tasks(plan, destination.data_root, _convert_files)
+        convert_tasks(plan, destination.data_root, convert_files)
         say(f"{plan.space.name}: starting in {destination.folder}")
         outcome = _launch_plan(plan, setup, watch)
-        finished = finish_sweep(destination.folder)
-        for line in (*write_outcome(outcome), *finished.notes):
-            say(line)
-        if outcome.n_left:
-            say(f"{RESUME} {write_resumption(str(destination.folder))}")
+        say_end(destination.folder, outcome, say)
+    raise_end(outcome, watch)
+
+
+def say_end(folder: Path, outcome: "Outcome", say: Say) -> None:
+    """Makes the tables and figures after a launch from Python, and says how it ended."""
+    finished = finish_sweep(folder)
+    for line in (*write_outcome(outcome), *finished.notes):
+        say(line)
+    if outcome.n_left:
+        say(f"{RESUME} {write_resumption(str(folder))}")
+
+
+def raise_end(outcome: "Outcome", watch: object) -> None:
+    """Raises what ended a launch early, or the error of the function that received its events.
+
+    Raises:
+        RayLostError: if Ray is gone.
+        KeyboardInterrupt: if the launch was interrupted.
+        Exception: that of the function.
+    """
     if outcome.ray_is_lost:
         raise RayLostError(f"{outcome.notes[-1]}{_advise_restart()}")
     if outcome.was_interrupted:
@@ -214,7 +231,7 @@ def _advise_restart() -> str:
 
 
 @contextmanager
-def _hold_launch() -> Iterator[None]:
+def hold_launch() -> Iterator[None]:
     """Refuses a second launch in this process while one runs."""
     if not LAUNCHING.acquire(blocking=False):
         raise InputError("launch: another launch runs in this process. Wait for it, or launch in another process.")

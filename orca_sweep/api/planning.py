@@ -30,6 +30,7 @@ def make_plan(
         source: the space's file, the name of a bundled space, or a document.
         max_trials: the most trials that are expanded; None for ``space.MAX_TRIALS``.
         rehash: whether to read the user's own files again even if they look as they did when they were last hashed.
+        is_smoke: whether to plan the space's smoke form.
 
     Raises:
         InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.

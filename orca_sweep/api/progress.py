@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,8 @@ Watch = Callable[[str, Mapping[str, Any]], None]
 
 ``start``: n_todo, n_done (before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
 trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``wait``:
-trial_id, which waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Later
-versions may add events and facts.
+trial_id, which waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Each
+event of a suite has the fact ``space``, the name of the member. Later versions may add events and facts.
 """
 Progress = bool | Watch
 Say = Callable[[str], None]
@@ -31,19 +33,36 @@ def choose_watch(progress: Progress, plan: "Plan") -> tuple[Watch, Say]:
         progress: True prints lines, False is silent, a function receives the events.
         plan: the plan that is launched.
     """
-    if not (isinstance(progress, bool) or callable(progress)):
-        raise refuse_argument("progress", progress, "this is True, False, or a function of (event, facts).")
+    _check_progress(progress)
     if callable(progress):
         return GuardedWatch(progress), _be_silent
+    return (ProgressLines(plan).print_event, _print_line) if progress else (_be_silent, _be_silent)
+
+
+def choose_watches(progress: Progress, plans: Sequence["Plan"]) -> tuple[list[Watch], Watch, Say]:
+    """Returns what receives the events of each member of a suite, what is behind all of them, and what receives other lines.
+
+    Args:
+        progress: as of `choose_watch`.
+        plans: of the members.
+    """
+    _check_progress(progress)
+    if callable(progress):
+        guard = GuardedWatch(progress)
+        return [partial(_name_space, guard, plan.space.name) for plan in plans], guard, _be_silent
     if not progress:
-        return _be_silent, _be_silent
-    lines = ProgressLines(plan)
+        return [_be_silent for _ in plans], _be_silent, _be_silent
+    counts = Counts()
+    return [ProgressLines(plan, counts, plan.space.name).print_event for plan in plans], _be_silent, _print_line
 
-    def print_event(event: str, facts: Mapping[str, Any]) -> None:
-        for line in lines.write_event(event, facts):
-            _print_line(line)
 
-    return print_event, _print_line
+def _check_progress(progress: Progress) -> None:
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise refuse_argument("progress", progress, "this is True, False, or a function of (event, facts).")
+
+
+def _name_space(watch: Watch, space: str, event: str, facts: Mapping[str, Any]) -> None:
+    watch(event, {**facts, "space": space})
 
 
 class GuardedWatch:
@@ -73,36 +92,59 @@ def _print_line(text: str) -> None:
     print(escape_controls(text, LINES), flush=True)
 
 
-class ProgressLines:
-    """The events of a launch as lines for people, with trials named by their levels and seed."""
+@dataclass
+class Counts:
+    """How far a launch is; the members of a suite count together."""
 
-    def __init__(self, plan: "Plan") -> None:
+    n_todo: int = 0
+    n_before: int = 0
+    """Done before the launch."""
+    n_done: int = 0
+    n_later: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+
+class ProgressLines:
+    """The events of a launch as lines for people, with trials named by their levels and seed.
+
+    In a suite, each line begins with the name of the space, and the members count together.
+    """
+
+    def __init__(self, plan: "Plan", counts: Counts | None = None, space: str = "") -> None:
         from orca_sweep.space.trial_names import TrialNames
 
-        self.plan = plan
+        self.plan, self.counts, self.space = plan, counts or Counts(), space
         self._naming = TrialNames(plan.labels, plan.space.tune)
         self.names = {trial.trial_id: self._name_trial(trial) for trial in plan.trials}
         """Levels and seed of each trial that is planned or has started, by its id."""
-        self.n_todo = self.n_before = self.n_done = self.n_later = 0
-        self.start = time.perf_counter()
+
+    def print_event(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Prints what a person wants to know of an event."""
+        for line in self.write_event(event, facts):
+            _print_line(line)
 
     def write_event(self, event: str, facts: Mapping[str, Any]) -> Iterator[str]:
         """Counts an event and yields what a person wants to know of it; nothing of most events."""
+        lines = self._write_lines(event, facts)
+        return (f"{self.space}: {line}" for line in lines) if self.space else lines
+
+    def _write_lines(self, event: str, facts: Mapping[str, Any]) -> Iterator[str]:
+        counts = self.counts
         match event:
             case "start":
                 yield self._write_start(facts)
             case "damaged":
                 yield from facts["problems"]
-            case "planned" if self.n_later:  # they were announced at the start
-                self.n_todo += facts["n_new"]
-                self.n_later = max(0, self.n_later - facts["n_new"])
+            case "planned" if counts.n_later:  # they were announced at the start
+                counts.n_todo += facts["n_new"]
+                counts.n_later = max(0, counts.n_later - facts["n_new"])
             case "run":
                 self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
             case "wait":
                 name = self.names[facts["trial_id"]]
                 yield f"{name}: waits: another sweep is making an artifact that it needs, in the same store"
             case "end":
-                self.n_done += not facts.get("again")
+                counts.n_done += not facts.get("again")
                 yield self._write_end(facts)
 
     def _name_trial(self, trial: "PlannedTrial") -> str:
@@ -114,10 +156,12 @@ class ProgressLines:
     def _write_start(self, facts: Mapping[str, Any]) -> str:
         from orca_sweep.analysis.writing import count_things
 
-        self.n_todo, self.n_before, self.n_later = facts["n_todo"], facts["n_done"], facts["n_later"]
+        self.counts.n_todo += facts["n_todo"]
+        self.counts.n_before += facts["n_done"]
+        self.counts.n_later += facts["n_later"]
         dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
-        later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
-        return f"{count_things(self.n_todo, 'trial')} to run, {self.n_before} done before{later}{dashboard}"
+        later = f", up to {facts['n_later']} more, planned from their results" if facts["n_later"] else ""
+        return f"{count_things(facts['n_todo'], 'trial')} to run, {facts['n_done']} done before{later}{dashboard}"
 
     def _write_end(self, facts: Mapping[str, Any]) -> str:
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
@@ -126,9 +170,9 @@ class ProgressLines:
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
         reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
-        at = time.perf_counter() - self.start
+        at = time.perf_counter() - self.counts.start
         name = self.names[facts["trial_id"]]
         return (
-            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {name}:"
+            f"[{self.counts.n_done}/{self.counts.n_todo} at {at:.0f} s] {name}:"
             f" {facts['status']}{duration}{result}{error}{reused}{retry}"
         )

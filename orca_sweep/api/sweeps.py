@@ -1,4 +1,4 @@
-"""A sweep folder in Python: its status, results, verdicts, figures, and report. Works while it runs, and after it died."""
+"""The folder of a sweep or suite in Python: status, results, verdicts, figures, report. Works while it runs, and after it died."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,9 @@ from orca_sweep.api.html import write_html
 from orca_sweep.api.launching import LOOPBACK, read_resumed, run_plan
 from orca_sweep.api.paths import read_path, real_path
 from orca_sweep.api.progress import Progress
+from orca_sweep.api.suite_launching import read_resumed_suite, run_suite
 from orca_sweep.errors import InputError
+from orca_sweep.space.suites import holds_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,19 +29,19 @@ Margin = float | Mapping[str, float] | Sequence[str] | str | None
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Sweep:
-    """A sweep in its folder. Everything is read when it is asked for, so a sweep that runs shows its newest state."""
+    """A sweep, or a suite of several, in its folder. Everything is read when it is asked for, so it shows the newest state."""
 
     folder: Path
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Sweep":
-        """Returns the sweep in a folder, whether it runs, has ended, or has died.
+        """Returns the sweep or the suite in a folder, whether it runs, has ended, or has died.
 
         Raises:
             InputError: if the folder holds no sweep. For a folder of tables, use ``orca_sweep.read_results``.
         """
         path = real_path(folder, "folder")
-        if not os.path.lexists(path / "sweep.json"):
+        if not holds_sweep(path):
             remedy = "Name a folder that 'orca-sweep launch' wrote"
             tables = " (read_results reads a folder of tables)" if os.path.lexists(path / "trials.parquet") else ""
             raise InputError(f"{folder}: no sweep here (no sweep.json). {remedy}{tables}.")
@@ -285,6 +287,10 @@ class Sweep:
 
         Arguments and errors are those of ``Plan.launch``.
         """
+        suite = read_resumed_suite(self.folder, address, dashboard_host)
+        if suite is not None:
+            run_suite(suite, progress)
+            return self
         resumed = read_resumed(self.folder, address, dashboard_host)
         run_plan(resumed.plan, resumed.destination, progress)
         return self

@@ -34,7 +34,8 @@ app = typer.Typer(
     subcommand_metavar="NAME DIR [OPTIONS]",
 )
 Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="a sweep folder, or a folder of tables", show_default=False)
+    Path,
+    typer.Argument(metavar="DIR", help="the folder of a sweep or suite, or a folder of tables", show_default=False),
 ]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="folder for the files; default: figures/ in that folder")]
 

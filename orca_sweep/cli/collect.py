@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def collect(
-    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders, or folders of tables", show_default=False)],
+    sweeps: Annotated[list[Path], typer.Argument(help="folders of sweeps, suites, or tables", show_default=False)],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
     as_json: AsJson = False,
 ) -> None:

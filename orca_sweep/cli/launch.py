@@ -8,13 +8,15 @@ import typer
 
 from orca_sweep.api.launching import LOOPBACK, Destination
 from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.cli.running import Address, DashboardHost, run_command
-from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
+from orca_sweep.cli.running import Address, DashboardHost, run_command, run_suite_command
+from orca_sweep.cli.spaces import MaxTrials, Rehash, Smoke, SpaceFiles, SuiteName, read_sources
 
 
 def launch(
-    space: SpaceFile,
-    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    spaces: SpaceFiles,
+    out: Annotated[Path | None, typer.Option(help="folder of the sweep or suite; default results/<name>")] = None,
+    name: SuiteName = None,
+    smoke: Smoke = False,
     address: Address = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
     store: Annotated[
@@ -25,14 +27,20 @@ def launch(
     max_trials: MaxTrials = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a space on Ray Tune.
+    """Run a space, or several as a suite, on Ray Tune.
 
-    Runs the trials that the sweep folder does not have yet, writes tables and figures, and prints the result.
+    Runs the trials that the folder does not have yet, writes tables and figures, and prints the result.
     Exit code 0: all trials ended well; 1: some did not; 2: wrong input.
     """
-    from orca_sweep.api.spaces import Space
+    from orca_sweep.api.plans import Plan
 
-    plan = Space.from_yaml(space).plan(max_trials=max_trials, rehash=rehash, data=data, store=store, out=out)
+    plan = read_sources(spaces, name).plan(
+        max_trials=max_trials, rehash=rehash, data=data, store=store, out=out, smoke=smoke
+    )
+    print_end = partial(print_document, "launch") if as_json else None
+    if not isinstance(plan, Plan):
+        run_suite_command(plan.make_run(address, dashboard_host), print_end)
+        return
     destination = Destination(
         folder=plan.folder,
         store=plan.store_root,
@@ -40,4 +48,4 @@ def launch(
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_command(plan.record, destination, partial(print_document, "launch") if as_json else None)
+    run_command(plan.record, destination, print_end)

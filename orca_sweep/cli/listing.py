@@ -101,10 +101,13 @@ def _write_type(column: "Column") -> str:
 
 
 def _list_spaces() -> Iterator[Name]:
-    from orca_sweep.space.bundled import list_bundled_spaces, read_question
+    from orca_sweep.space.bundled import list_bundled_spaces, list_bundled_suites, read_question
 
     for name, path in list_bundled_spaces().items():
-        yield Name(name=name, meaning=read_question(path), details={"file": path})
+        yield Name(name=name, meaning=read_question(path), details={"file": path, "spaces": None})
+    for name, path in list_bundled_suites().items():
+        spaces = [file.stem for file in sorted(path.glob("*.yaml"))]
+        yield Name(name=name, meaning=f"suite of {', '.join(spaces)}", details={"file": path, "spaces": spaces})
 
 
 def _list_analyses() -> Iterator[Name]:

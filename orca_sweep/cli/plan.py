@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document, write_error
-from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile
+from orca_sweep.cli.spaces import MaxTrials, Rehash, Smoke, SpaceFiles, SuiteName, read_sources
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
+    from orca_sweep.api.suites import SuitePlan
     from orca_sweep.planning.forecast import Forecast
     from orca_sweep.planning.terms import Term
     from orca_sweep.space import Plan
@@ -22,9 +24,11 @@ PROBE = ("--probe measures a few epochs", "--probe measures it")
 
 
 def plan(
-    space: SpaceFile,
+    spaces: SpaceFiles,
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the sweep or suite; default results/<name>")] = None,
+    name: SuiteName = None,
+    smoke: Smoke = False,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="store of artifacts and earlier rows; default OUT/store")] = None,
     probe: Annotated[
@@ -33,14 +37,16 @@ def plan(
     rehash: Rehash = False,
     max_trials: MaxTrials = None,
 ) -> None:
-    """Show what a space would run, and its mistakes.
+    """Show what a space, or a suite, would run, and its mistakes.
 
     Prints cells, trials, cost, and the smallest effects they can show. Runs nothing, except with --probe.
     """
-    from orca_sweep.api.spaces import Space
+    from orca_sweep.api.plans import Plan
 
     try:
-        plan = Space.from_yaml(space).plan(max_trials=max_trials, rehash=rehash, data=data, store=store, out=out)
+        plan = read_sources(spaces, name).plan(
+            max_trials=max_trials, rehash=rehash, data=data, store=store, out=out, smoke=smoke
+        )
     except InputError as error:
         if not as_json:
             raise
@@ -50,6 +56,12 @@ def plan(
         raise typer.Exit(WRONG_INPUT) from None
     if probe:
         plan.probe(lambda text: print(text, file=sys.stderr, flush=True))
+    if not isinstance(plan, Plan):
+        if as_json:
+            print_document("plan", _suite_as_json(plan))
+        else:
+            _print_suite(plan)
+        return
     estimate, notes, terms = plan.cost, list(plan.warnings), plan.terms
     if as_json:
         print_document("plan", _plan_as_json(plan.record, estimate, notes, terms))
@@ -78,6 +90,35 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms
         "levels": {cell_id: dict(labels) for cell_id, labels in planned.labels.items()},
         "forecast": estimate,
     }
+
+
+def _suite_as_json(plan: "SuitePlan") -> dict[str, Any]:
+    members = [
+        {
+            "name": member.name,
+            "file": member.record.space.path,
+            "folder": member.folder,
+            "cells": len(member.record.cells),
+            "trials": [trial.trial_id for trial in member.record.trials],
+            "later": member.record.n_later,
+            "margins": dict(member.record.space.margins),
+            "forecast": alone,
+        }
+        for member, alone in zip(plan.members, plan.cost.members, strict=True)
+    ]
+    cost = {field.name: getattr(plan.cost, field.name) for field in fields(plan.cost) if field.name != "members"}
+    about = {"name": plan.name, "folder": plan.folder, "problems": [], "notes": plan.warnings, "terms": plan.terms}
+    return {**about, "spaces": members, "forecast": cost}
+
+
+def _print_suite(plan: "SuitePlan") -> None:
+    from orca_sweep.api.describing_suites import describe_suite, list_members
+    from orca_sweep.cli.terminal import open_console, print_table, print_text
+
+    console = open_console()
+    print_table(console, *list_members(plan))
+    for line in describe_suite(plan, ways=PROBE):
+        print_text(console, line)
 
 
 def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> None:

@@ -14,7 +14,9 @@ Many = list[str] | None
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="a sweep folder, or a folder of tables", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="the folder of a sweep or suite, or a folder of tables", show_default=False)
+    ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: report.html in that folder")] = None,
     base: Annotated[Many, typer.Option(metavar="FACTOR=LEVEL", help="level of the base cell; repeatable")] = None,
     margin: Annotated[

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def reveal(
-    sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)], as_json: AsJson = False
+    sweep: Annotated[Path, typer.Argument(help="the folder of a sweep or suite", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Show the sealed test metrics of a sweep.
 

@@ -16,6 +16,7 @@ from orca_sweep.api.launching import (
     write_outcome,
     write_resumption,
 )
+from orca_sweep.api.suite_launching import SuiteRun, describe_suite_launch, launch_suite
 from orca_sweep.cli.data import convert_task
 from orca_sweep.cli.failures import end_at_once
 from orca_sweep.cli.paths import shorten_path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from orca_sweep.space import Plan
     from orca_sweep.sweep import Outcome
 
+NO_MEMBERS: Mapping[str, Any] = {}
 PrintEnd = Callable[[Mapping[str, Any]], None]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: start a local Ray")]
 DashboardHost = Annotated[
@@ -71,8 +73,46 @@ def run_command(plan: "Plan", destination: Destination, print_end: PrintEnd | No
     _print_outcome(folder, console, outcome, print_end)
 
 
-def _print_outcome(folder: Path, console: "Console", outcome: "Outcome", print_end: PrintEnd | None) -> None:
-    """Makes the tables, prints how the sweep ended, and ends the command."""
+def run_suite_command(run: "SuiteRun", print_end: PrintEnd | None = None) -> None:
+    """Runs the plans of a suite, as `run_command` runs one.
+
+    Args:
+        run: what runs, and where.
+        print_end: prints the document on the outcome; None without JSON.
+
+    Raises:
+        InputError: as `run_command`.
+    """
+    from orca_sweep.cli.progress import SuiteProgress
+    from orca_sweep.cli.terminal import open_console, print_text
+
+    console = open_console()
+    for line in describe_suite_launch(run):
+        print_text(console, line)
+    for each in run.runs:
+        convert_tasks(each.plan, each.destination.data_root, convert_task)
+    with SuiteProgress(console, [each.plan for each in run.runs]) as progress:
+
+        def print_and_end(outcome: "Outcome") -> None:
+            try:
+                progress.live.stop()
+                _print_outcome(run.folder, console, outcome, print_end)
+            finally:
+                end_at_once(1)
+
+        ended = launch_suite(run, progress.watches, print_and_end)
+    _print_outcome(run.folder, console, ended.total, print_end, members=ended.members)
+
+
+def _print_outcome(
+    folder: Path,
+    console: "Console",
+    outcome: "Outcome",
+    print_end: PrintEnd | None,
+    *,
+    members: Mapping[str, "Outcome"] = NO_MEMBERS,
+) -> None:
+    """Makes the tables, prints how the sweep or suite ended, and ends the command."""
     from orca_sweep.cli.summary import summarise_sweep
     from orca_sweep.cli.terminal import print_command, print_text
 
@@ -82,8 +122,21 @@ def _print_outcome(folder: Path, console: "Console", outcome: "Outcome", print_e
     if outcome.n_left:
         print_command(console, RESUME, write_resumption(shorten_path(folder)))
     if print_end is not None:
-        ending = {"n_left": outcome.n_left, "exit_code": outcome.exit_code}
+        ending = {"n_left": outcome.n_left, "exit_code": outcome.exit_code, "members": _describe_members(members)}
         print_end({**document, **vars(outcome), **ending, "notes": (*document["notes"], *outcome.notes)})
     if outcome.ray_is_lost:
         end_at_once(outcome.exit_code)
     raise typer.Exit(outcome.exit_code)
+
+
+def _describe_members(members: Mapping[str, "Outcome"]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "n_planned": outcome.n_planned,
+            "n_run": outcome.n_run,
+            "n_left": outcome.n_left,
+            "statuses": outcome.statuses,
+        }
+        for name, outcome in members.items()
+    ]

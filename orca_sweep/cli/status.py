@@ -13,7 +13,7 @@ GOOD_STATUSES = {"ok", "pruned"}
 
 
 def status(
-    sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
+    sweep: Annotated[Path, typer.Argument(help="the folder of a sweep or suite", show_default=False)],
     as_json: AsJson = False,
     check: Annotated[bool, typer.Option("--check", help="exit code 1 unless all trials have ended well")] = False,
 ) -> None:

@@ -18,6 +18,7 @@ from orca_sweep.results.contents import describe_changes, find_earlier_levels, f
 from orca_sweep.results.custody import Reveal, now, read_reveals, reveal
 from orca_sweep.results.reading import open_tables, read_results
 from orca_sweep.results.records import (
+    adopt_record,
     clear_attempt,
     make_json_safe,
     read_record,
@@ -60,6 +61,7 @@ __all__ = [
     "Status",
     "SweepStatus",
     "TaskMetric",
+    "adopt_record",
     "clear_attempt",
     "collect",
     "describe_changes",

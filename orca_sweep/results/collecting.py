@@ -28,9 +28,9 @@ from orca_sweep.results.schemas import STAMPS_FILE
 from orca_sweep.results.sources import (
     Source,
     Use,
+    join_stamps,
     open_sources,
     rename_margins,
-    join_stamps,
     stamp_file,
     stamp_plans,
     stamp_records,
@@ -92,7 +92,8 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     stamps = {trial_id: stamp for trial_id, stamp in records.stamps.items() if trial_id not in damaged}
     write_json(out / STAMPS, {"by": _describe_version(), "tables": written, "trials": stamps, "plan": plans})
     unplanned = [source.unplanned for source in opened if source.unplanned]
-    return replace(as_results(tables, about["sweeps"]), notes=(*listed.notes, *damaged.values(), *unplanned))
+    results = as_results(tables, about["sweeps"])
+    return replace(results, notes=(*results.notes, *listed.notes, *damaged.values(), *unplanned))
 
 
 def _list_sources(sources: Iterable[Path]) -> SweepFolders:

@@ -14,10 +14,10 @@ from typing import Any
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file, read_regular_file
-from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
+from orca_sweep.results.columns import FINAL_STATUSES, SEALED_COLUMNS, TABLE_SCHEMA
 from orca_sweep.results.schemas import RECORD_FILE, open_seal
 from orca_sweep.space.manifest import SweepManifest
-from orca_sweep.store import explain_write_errors, write_json
+from orca_sweep.store import explain_write_errors, write_json, write_whole
 
 RUN_AGAIN = "The next launch runs the trial again; until then it counts as lost."
 
@@ -92,6 +92,24 @@ def read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
     """Returns the row of a trial's record; None if it is missing or damaged, so that the trial must run."""
     record = usable_record(folder, trial_id)
     return record["row"] if record else None
+
+
+def adopt_record(source: Path, target: Path, trial_id: str) -> bool:
+    """Takes over a trial's final record, seal included, from another sweep folder; says whether there was one.
+
+    Raises:
+        StorageError: if it cannot be written; no half of it stays then.
+    """
+    record = usable_record(source, trial_id)
+    if record is None or record["row"]["status"] not in FINAL_STATUSES:
+        return False
+    text = read_traceback(source, trial_id)
+    if text is not None:
+        path = error_path(target, trial_id)
+        with explain_write_errors(path), write_whole(str(path)) as temporary:
+            Path(temporary).write_text(text, encoding="utf-8")
+    write_json(record_path(target, trial_id), record)
+    return True
 
 
 def clear_attempt(folder: Path, trial_id: str) -> None:

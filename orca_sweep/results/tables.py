@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,18 @@ class Results:
     """Sentences that everything made from these rows must show, for example about rows that were left out."""
     remembered: "dict[Any, Any] | None" = field(default=None, compare=False, repr=False)
     """What ``summarise_cells`` made of these rows; None to make it anew each time, in case somebody changes the rows."""
+
+    @property
+    def smoke_warning(self) -> str:
+        """What everything made from the rows of a smoke sweep begins with; empty for other rows."""
+        names = list(dict.fromkeys(self.smoke))
+        if not names:
+            return ""
+        shown = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        return (
+            f"Smoke sweep ({shown}): small on purpose, to see that everything runs. Its numbers answer nothing; believe no"
+            " claim from them."
+        )
 
     @cached_property
     def labels(self) -> "pd.DataFrame":
@@ -219,7 +231,7 @@ def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mappi
     trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
     n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
     split = find_split_columns(trials)  # two contents of one name are two levels, whether or not the space varies it
-    return Results(
+    results = Results(
         trials=trials,
         epochs=frames["epochs"],
         factors=tuple(dict.fromkeys([*(path for sweep in sweeps for path in sweep.get("factors", ())), *split])),
@@ -236,6 +248,7 @@ def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mappi
         smoke=tuple(sweep["space"] for sweep in sweeps if sweep.get("is_smoke")),
         n_sealed=n_sealed,
     )
+    return replace(results, notes=(results.smoke_warning,)) if results.smoke else results
 
 
 def _merge_margins(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, float], ...]]:

@@ -28,8 +28,8 @@ from orca_sweep.space.levels import (
 )
 from orca_sweep.space.margins import name_margins
 from orca_sweep.space.records import DEFAULT_LOGGERS, Logger, Rule, Space
-from orca_sweep.space.smoke import SUFFIX, apply_smoke, find_smoke_problems, has_smoke_form
 from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
+from orca_sweep.space.smoke import SUFFIX, apply_smoke, find_smoke_problems, has_smoke_form
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds
 
 UNNAMED = "space"
@@ -63,9 +63,7 @@ def read_space_and_problems(
     """
     document = source if isinstance(source, Document) else read_document(source, max(MOST_VALUES, 2 * max_trials))
     space, problems = _read_content(document, max_trials)
-    of_form = [
-        problem.at(document.locate(*keys)) for keys, problem in find_smoke_problems(document, is_asked=is_smoke)
-    ]
+    of_form = [problem.at(document.locate(*keys)) for keys, problem in find_smoke_problems(document, is_asked=is_smoke)]
     if has_smoke_form(document):
         form, form_problems = _read_content(apply_smoke(document), max_trials)
         of_form += [problem for problem in form_problems if problem not in problems]

@@ -109,7 +109,9 @@ def list_sweep_folders(folder: Path) -> SweepFolders:
     members = [folder / name for name in suite.members]
     begun = tuple(member for member in members if os.path.lexists(member / MANIFEST))
     if not begun:
-        raise InputError(f"{folder}: no member of this suite has a plan yet. Launch the suite again with --out {folder}.")
+        raise InputError(
+            f"{folder}: no member of this suite has a plan yet. Launch the suite again with --out {folder}."
+        )
     return SweepFolders(folders=begun, absent=tuple(member for member in members if member not in begun))
 
 
@@ -157,7 +159,9 @@ def find_member_problems(plans: Sequence[Plan]) -> Iterator[Problem]:
     for plan, name in zip(plans, names, strict=True):
         if name in TAKEN:
             rule = "this is the name of another folder of a suite."
-            yield Problem(where=plan.space.locate("name"), field="name", value=name, rule=rule, remedy="Choose another.")
+            yield Problem(
+                where=plan.space.locate("name"), field="name", value=name, rule=rule, remedy="Choose another."
+            )
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         files = [plan.space.locate("name") for plan in plans if plan.space.name == name]
         rule = f"the spaces of a suite need different names, but {' and '.join(files)} have the same."

@@ -148,7 +148,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
         RayLostError: if Ray does not start or ends.
         StorageError: if the system refuses to write a record.
     """
-    _check_launch(plan, setup)
+    check_launch(plan, setup)
     started = _Launch(plan=plan, setup=setup, watch=watch, rescue=rescue, start_s=time.perf_counter())
     with join_ray(setup.address, setup.dashboard_host) as (dashboard, guard):
         check_resources(plan.space.resources)
@@ -168,8 +168,12 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
             raise refuse_argument("out", setup.out, "another launch is writing here.", remedy) from None
 
 
-def _check_launch(plan: Plan, setup: Setup) -> None:
-    """Checks what can be checked without Ray."""
+def check_launch(plan: Plan, setup: Setup) -> None:
+    """Checks what can be checked without Ray.
+
+    Raises:
+        InputError: with every reason against the launch.
+    """
     check_folder(plan, setup.out)
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:

@@ -12,6 +12,7 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.pictures import draw
 from orca_sweep.analysis.report.record import Additions, Source, compute
 from orca_sweep.analysis.report.rendering import render_page
+from orca_sweep.analysis.smoke import mark_tables
 from orca_sweep.analysis.writing import Table, check_replaceable, replace_whole
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results
@@ -88,7 +89,7 @@ def _make_additions(results: Results, comparable: Results, asked: Asked, sources
     return Additions(
         sources=sources,
         made_at=asked.made_at,
-        claims=claims.build_tables(claims.compute(comparable, options)),
+        claims=mark_tables(claims.build_tables(claims.compute(comparable, options)), results),
         flattery=flattery.build_tables(flattery.compute(comparable, asked.level)) if is_open else (),
         noise=_build_noise_tables(results, asked),
     )

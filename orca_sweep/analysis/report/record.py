@@ -60,6 +60,8 @@ class Head:
 
     names: tuple[str, ...]
     questions: tuple[str, ...]
+    warning: str
+    """That the rows are of a smoke sweep; else empty."""
     state: str
     """How many planned trials are ok, in words."""
     made: str
@@ -182,6 +184,7 @@ def _make_head(results: Results, table: ResultsTable, totals: Mapping[str, int],
     return Head(
         names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
         questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),
+        warning=results.smoke_warning,
         state=count_ok(totals.get("ok", 0), sum(totals.values())),
         made=f"Made at {additions.made_at}." if additions.made_at else _describe_newest(results),
         sources=additions.sources,
