@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from orca_sweep.api.launching import (
     Run,
     convert_files,
@@ -24,16 +22,9 @@ from orca_sweep.api.launching import (
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import Progress, Watch, choose_watches
 from orca_sweep.errors import InputError, Problem, refuse_argument
-from orca_sweep.space.suites import (
-    LOCK,
-    SuiteManifest,
-    check_suite_folder,
-    list_sweep_folders,
-    read_suite,
-    write_suite,
-)
 
 if TYPE_CHECKING:
+    from orca_sweep.space.suites import SuiteManifest
     from orca_sweep.sweep import Outcome
     from orca_sweep.sweep.running import Rescue
 
@@ -43,7 +34,7 @@ class SuiteRun:
     """The plans of a suite, and where they run and write."""
 
     folder: Path
-    manifest: SuiteManifest
+    manifest: "SuiteManifest"
     runs: tuple[Run, ...]
     """Of the members, in the manifest's order."""
 
@@ -69,6 +60,8 @@ def read_resumed_suite(folder: Path, address: str | None, dashboard_host: str) -
     Raises:
         InputError: if a member has no plan, or a file of its data or code has changed; with all members' problems.
     """
+    from orca_sweep.space.suites import list_sweep_folders, read_suite
+
     folder = real_path(folder)
     manifest = read_suite(folder)
     if manifest is None:
@@ -144,6 +137,8 @@ def launch_suite(run: SuiteRun, watches: Sequence[Watch], rescue: "Rescue | None
         RayLostError: if Ray does not start or ends.
         StorageError: if the system refuses to write.
     """
+    from orca_sweep.space.suites import check_suite_folder
+
     start = time.perf_counter()
     check_suite_folder(run.folder, run.manifest)
     setups = [make_setup(each.destination) for each in run.runs]
@@ -174,6 +169,9 @@ class _SuiteWriter:
         self.is_written = False
 
     def wrap_watch(self, watch: Watch) -> Watch:
+        """Returns a watch that passes every event on."""
+        from orca_sweep.space.suites import write_suite
+
         def pass_event(event: str, facts: Mapping[str, Any]) -> None:
             if not self.is_written:
                 write_suite(self.run.folder, self.run.manifest)
@@ -186,6 +184,10 @@ class _SuiteWriter:
 @contextmanager
 def _hold_suite(folder: Path) -> Iterator[None]:
     """Refuses a second launch of the suite while one runs; removes the folder if nothing was written into it."""
+    from filelock import FileLock, Timeout
+
+    from orca_sweep.space.suites import LOCK
+
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

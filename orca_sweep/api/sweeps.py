@@ -1,4 +1,4 @@
-"""The folder of a sweep or suite in Python: status, results, verdicts, figures, report. Works while it runs, and after it died."""
+"""The folder of a sweep or suite in Python: status, results, verdicts, figures, report. Works while it runs, and when it died."""
 
 import os
 from collections.abc import Mapping, Sequence

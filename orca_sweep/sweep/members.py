@@ -78,11 +78,11 @@ def _write_plan(member: Member) -> None:
 
 def _adopt_records(member: Member, members: Sequence[Member]) -> None:
     """Takes over the final records of trials that another member has run."""
-    others = [other.setup.out for other in members if other is not member]
+    siblings = [sibling.setup.out for sibling in members if sibling is not member]
     for trial_id in dict.fromkeys(trial.trial_id for trial in member.plan.trials):
         row = read_row(member.setup.out, trial_id)
         if row is None or row["status"] not in FINAL_STATUSES:
-            for folder in others:
+            for folder in siblings:
                 if adopt_record(folder, member.setup.out, trial_id):
                     break
 

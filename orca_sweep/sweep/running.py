@@ -169,11 +169,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None)
 
 
 def check_launch(plan: Plan, setup: Setup) -> None:
-    """Checks what can be checked without Ray.
-
-    Raises:
-        InputError: with every reason against the launch.
-    """
+    """Checks what can be checked without Ray; raises InputError with every reason against the launch."""
     check_folder(plan, setup.out)
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
