@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orca_sweep.errors import InputError
-from orca_sweep.space.bundled import find_space, list_bundled_spaces, read_question
+from orca_sweep.space.bundled import find_space, list_bundled_spaces, list_bundled_suites, read_question
 from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_pat
     from tests.builders.sweeps import sweep_folder
 
     names = [line.split()[0] for line in wheel("list", "spaces").splitlines()]
-    assert names == list(list_bundled_spaces())
+    assert names == [*list_bundled_spaces(), *list_bundled_suites()]
     assert "4 cells x 5 seeds = 20 trials" in wheel("plan", "quickstart")
     out = tmp_path / "out"
     assert wheel("analyse", "figure2_proxies", sweep_folder(tmp_path / "s"), "--out", out).splitlines() == [
