@@ -27,7 +27,7 @@ def replay(
     trial_id: Annotated[str, typer.Argument(help="id of the trial, or its first characters", show_default=False)],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="sweep folder or folder of tables; default: the one in results/ that has it"),
+        typer.Option("--from", help="folder of a sweep, a suite, or tables; default: the one in results/ that has it"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="folder with the files of tasks; default: the sweep's, or data")
@@ -48,7 +48,7 @@ def replay(
     from orca_sweep.results import find_trial
     from orca_sweep.space.manifest import read_manifest
 
-    folder = source or _find_sweep(trial_id)
+    folder = (_find_member(source, trial_id) or source) if source else _find_sweep(trial_id)
     recorded = find_trial(folder, trial_id)
     manifest = read_manifest(folder)
     root = data or Path(manifest.data if manifest else "data")
@@ -90,20 +90,29 @@ def _describe_value(value: "Compared", is_sealed: bool) -> dict[str, Any]:
 
 
 def _find_sweep(start: str) -> Path:
-    """Returns the only sweep in results/ that has a trial whose id begins with ``start``."""
-    from orca_sweep.space.manifest import require_manifest
+    """Returns the only sweep in results/ that has a trial whose id begins with ``start``; of a suite, its first member."""
+    from orca_sweep.space.suites import holds_sweep
 
-    sweeps = []
-    for path in sorted(Path("results").glob("*/sweep.json")):
-        with contextlib.suppress(InputError):  # skips folders that are damaged or not a sweep
-            if any(trial["trial_id"].startswith(start) for trial in require_manifest(path.parent).all_trials):
-                sweeps.append(path.parent)
+    folders = sorted(folder for folder in Path("results").glob("*") if holds_sweep(folder))
+    sweeps = [member for folder in folders if (member := _find_member(folder, start)) is not None]
     if len(sweeps) != 1:
         where = (
             f"such trials are in {', '.join(map(str, sweeps))}" if sweeps else "no sweep in results/ has such a trial"
         )
         raise InputError(f"replay {start!r}: {where}. Name the sweep folder with --from.")
     return sweeps[0]
+
+
+def _find_member(folder: Path, start: str) -> Path | None:
+    """Returns the sweep folder, or the first in the folder of a suite, that has a trial whose id begins with ``start``."""
+    from orca_sweep.space.manifest import require_manifest
+    from orca_sweep.space.suites import list_sweep_folders
+
+    with contextlib.suppress(InputError):  # skips folders that are damaged or not a sweep
+        for member in list_sweep_folders(folder).folders:
+            if any(trial["trial_id"].startswith(start) for trial in require_manifest(member).all_trials):
+                return member
+    return None
 
 
 def _write_replay(replayed: "Replay", tolerance: float) -> list[str]:

@@ -29,7 +29,7 @@ from orca_sweep.space.levels import (
 from orca_sweep.space.margins import name_margins
 from orca_sweep.space.records import DEFAULT_LOGGERS, Logger, Rule, Space
 from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
-from orca_sweep.space.smoke import SUFFIX, apply_smoke, find_smoke_problems, has_smoke_form
+from orca_sweep.space.smoke import KEY, SUFFIX, apply_smoke, find_smoke_problems, has_smoke_form
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds
 
 UNNAMED = "space"
@@ -65,22 +65,26 @@ def read_space_and_problems(
     space, problems = _read_content(document, max_trials)
     of_form = [problem.at(document.locate(*keys)) for keys, problem in find_smoke_problems(document, is_asked=is_smoke)]
     if has_smoke_form(document):
-        form, form_problems = _read_content(apply_smoke(document), max_trials)
-        of_form += [problem for problem in form_problems if problem not in problems]
+        # A smoke form may leave out tasks that have a margin.
+        tasks = _list_tasks(space.base, space.factors, space.when)
+        form, form_problems = _read_content(apply_smoke(document), max_trials, tasks)
+        news = [problem for problem in form_problems if problem not in problems]
+        of_form += [replace(problem, scope=": ".join(filter(None, (KEY, problem.scope)))) for problem in news]
         space = replace(form, name=f"{form.name}{SUFFIX}", is_smoke=True) if is_smoke else space
     return space, [*problems, *of_form]
 
 
-def _read_content(document: Document, max_trials: int) -> tuple[Space, list[Problem]]:
+def _read_content(document: Document, max_trials: int, more_tasks: Sequence[str] = ()) -> tuple[Space, list[Problem]]:
+    """Reads one form of a space; a margin may also be for one of ``more_tasks``."""
     reading = Reading(document, max_trials)
     keys = _read_keys(reading)
-    space = _build_space(reading, keys)
+    space = _build_space(reading, keys, more_tasks)
     for location, problem in _find_contradictions(reading.document, keys, space):
         reading.report(location, problem)
     return space, reading.problems
 
 
-def _build_space(reading: Reading, keys: SpaceKeys) -> Space:
+def _build_space(reading: Reading, keys: SpaceKeys, more_tasks: Sequence[str]) -> Space:
     base = read_base(reading, keys.base)
     # Of a design that could not be read, nobody knows whether it lists combinations.
     may_repeat = keys.design.design.may_repeat or _was_design_refused(reading)
@@ -114,7 +118,7 @@ def _build_space(reading: Reading, keys: SpaceKeys) -> Space:
         prune=keys.prune,
         budget=keys.budget,
         outcomes=keys.outcomes,
-        margins=_read_margins(reading, keys.margin, _list_tasks(base, factors, when)),
+        margins=_read_margins(reading, keys.margin, [*_list_tasks(base, factors, when), *more_tasks]),
         checkpoints=keys.checkpoints,
         written=reading.written,
     )

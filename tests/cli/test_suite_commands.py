@@ -11,6 +11,7 @@ from orca_sweep.cli.documents import print_document
 from orca_sweep.cli.progress import SuiteProgress
 from orca_sweep.cli.running import _print_outcome
 from orca_sweep.cli.terminal import open_console
+from orca_sweep.errors import InputError
 from tests.builders.documents import check_against_page, list_added_keys
 from tests.builders.in_process import command, orca, snapshot
 from tests.builders.suites import suite_folder
@@ -171,3 +172,22 @@ def test_progress_counts_over_all_spaces_and_names_them(plan_of, capsys):
     table = [str(line) for line in progress._draw().renderables]
     assert table[0].startswith("3 done, 1 running, 2 waiting, 0 failed")
     assert "b: proxy none, seed 0" in table[1]
+
+
+def test_replay_takes_the_data_and_code_of_the_member_that_has_the_trial(suite, tmp_path, monkeypatch):
+    from orca_sweep.cli.replay import _find_member, _find_sweep
+    from orca_sweep.results import sweep_status
+
+    trial_id = next(path.name for path in (suite / "b" / "trials").iterdir())
+    assert _find_member(suite, trial_id) == suite / "a"
+    assert _find_member(suite / "b", trial_id) == suite / "b"
+    assert _find_member(suite, "unknown") is None
+    (tmp_path / "here").mkdir()
+    suite.rename(tmp_path / "results")  # its members are sweeps below results/
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="such trials are in results/a, results/b"):
+        _find_sweep(trial_id)
+    (tmp_path / "results").rename(tmp_path / "here" / "made")
+    (tmp_path / "here").rename(tmp_path / "results")
+    assert str(_find_sweep(trial_id)) == "results/made/a"
+    assert sweep_status(tmp_path / "results" / "made").name == "made"

@@ -76,6 +76,28 @@ def test_mistakes_of_the_space_itself_count_even_where_its_form_replaces_them(wr
     assert list_lines(problems) == {("2", "finetune.epochs")}
 
 
+def test_a_form_may_leave_out_tasks_that_have_a_margin(write_space):
+    text = """
+        factors: {task: [tiny, digits]}
+        seeds: 2
+        margin: {tiny: 0.1, digits: 0.2}
+        smoke: {factors: {task: [tiny]}}
+    """
+    path = write_space(text)
+    space, problems = read(path)
+    assert (problems, space.factors["task"], space.margins["tiny"]) == ([], ("tiny",), 0.1)
+    path.write_text(path.read_text().replace("digits: 0.2", "digit: 0.2"))
+    _, (problem,) = read(path)  # once, though both forms have it
+    assert (problem.field, "Did you mean 'digits'?" in problem.rule) == ("margin", True)
+
+
+def test_what_the_form_alone_breaks_is_said_to_be_of_the_form(write_space):
+    path = write_space(SPACE + "    when: [{if: {embedder.epochs: 60}, set: {finetune.lr: 1e-4}}]\n")
+    for is_smoke in (False, True):
+        _, (problem,) = read(path, is_smoke=is_smoke)
+        assert str(problem).startswith(f"{path}:16: smoke: when: embedder.epochs: this factor has no level 60")
+
+
 def test_a_form_that_is_no_mapping_is_a_mistake(write_space):
     _, problems = read(write_space("base: {task: tiny}\nseeds: 2\nsmoke: [1]\n"))
     assert [str(problem).partition(": ")[2] for problem in problems] == [
