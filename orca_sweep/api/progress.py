@@ -16,9 +16,10 @@ Watch = Callable[[str, Mapping[str, Any]], None]
 """Receives each event of a launch with its facts, in the thread of the launch.
 
 ``start``: n_todo, n_done (before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
-trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``wait``:
-trial_id, which waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Later
-versions may add events and facts.
+trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``taken``: the
+row, cell_id, role, and trial (its plan) of a trial that did not run here: an equal one has ended in the space ``taken_from`` of
+the same launch; before ``start`` if that was in an earlier launch. ``wait``: trial_id, which waits for another sweep.
+``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Later versions may add events and facts.
 """
 Progress = bool | Watch
 Say = Callable[[str], None]
@@ -83,7 +84,8 @@ class ProgressLines:
         self._naming = TrialNames(plan.labels, plan.space.tune)
         self.names = {trial.trial_id: self._name_trial(trial) for trial in plan.trials}
         """Levels and seed of each trial that is planned or has started, by its id."""
-        self.n_todo = self.n_before = self.n_done = self.n_later = 0
+        self.n_todo = self.n_before = self.n_done = self.n_later = self.n_taken = 0
+        self.has_started = False
         self.start = time.perf_counter()
 
     def write_event(self, event: str, facts: Mapping[str, Any]) -> Iterator[str]:
@@ -101,6 +103,12 @@ class ProgressLines:
             case "wait":
                 name = self.names[facts["trial_id"]]
                 yield f"{name}: waits: another sweep is making an artifact that it needs, in the same store"
+            case "taken" if not self.has_started:
+                self.n_taken += 1  # the start says how many
+            case "taken":
+                self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
+                self.n_done += 1
+                yield self._write_end(facts)
             case "end":
                 self.n_done += not facts.get("again")
                 yield self._write_end(facts)
@@ -115,20 +123,23 @@ class ProgressLines:
         from orca_sweep.analysis.writing import count_things
 
         self.n_todo, self.n_before, self.n_later = facts["n_todo"], facts["n_done"], facts["n_later"]
+        self.has_started = True
+        taken = f" ({self.n_taken} of them taken from other spaces of the launch)" if self.n_taken else ""
         dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
         later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
-        return f"{count_things(self.n_todo, 'trial')} to run, {self.n_before} done before{later}{dashboard}"
+        return f"{count_things(self.n_todo, 'trial')} to run, {self.n_before} done before{taken}{later}{dashboard}"
 
     def _write_end(self, facts: Mapping[str, Any]) -> str:
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
         result = f", validation {value:#.4g}" if isinstance(value, float) else ""
         error = f", {facts['error']}" if facts.get("error") else ""
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
+        taken = f", taken from {facts['taken_from']}, which ran it" if facts.get("taken_from") else ""
         reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.start
         name = self.names[facts["trial_id"]]
         return (
             f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {name}:"
-            f" {facts['status']}{duration}{result}{error}{reused}{retry}"
+            f" {facts['status']}{duration}{result}{error}{reused}{retry}{taken}"
         )
