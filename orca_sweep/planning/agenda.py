@@ -56,6 +56,8 @@ class Workshop:
         """Artifacts in the making, with the trial that makes them. No trial runs in two agendas at once."""
         self.made: set[str] = set()
         self.running: set[str] = set()
+        self.n_changes = 0
+        """Counts what may let a waiting trial start: an agenda with nothing to start need not look again before."""
 
 
 class _Clock:
@@ -117,6 +119,8 @@ class Agenda:
             tuned.cell_id: _CellSearch(tuned=tuned, candidates={config.cell_id: config for config in tuned.candidates})
             for tuned in plan.tuned
         }
+        self.idle_since: int | None = None
+        """The count of changes at which no trial could start."""
         self._queue_trials(plan.trials)
         for cell in self.cells.values():
             self._advance_search(cell)
@@ -159,7 +163,7 @@ class Agenda:
 
     def next(self) -> PlannedTrial | None:
         """Returns a trial to start now; None if all have begun, the rest must wait, or a budget is spent (``is_over``)."""
-        if self.spent is not None:
+        if self.spent is not None or (self.idle_since == self.workshop.n_changes and not self.blocked):
             return None
         for trial_id, trial in self.queue.items():
             if trial_id in self.workshop.running:
@@ -177,6 +181,7 @@ class Agenda:
             self.attempts[trial_id] = self.attempts.get(trial_id, 0) + 1
             self.begun.add(trial_id)
             return trial
+        self.idle_since = self.workshop.n_changes
         return None
 
     def _note_running(self, trial_id: str, trial: PlannedTrial) -> None:
@@ -188,6 +193,7 @@ class Agenda:
         """Takes a trial back that no longer runs, and frees the artifacts that it was making."""
         trial = self.running.pop(trial_id)
         self.workshop.running.remove(trial_id)
+        self.workshop.n_changes += 1
         self.clock.run_while(bool(self.running))
         for name in [name for name, maker in self.makers.items() if maker == trial_id]:
             del self.makers[name]
@@ -205,6 +211,7 @@ class Agenda:
             if self.makers.get(name) == trial_id:
                 self.made.add(name)
                 del self.makers[name]
+                self.workshop.n_changes += 1
             if earlier == stage:
                 return
 
@@ -287,6 +294,7 @@ class Agenda:
                 self._note_end(trial.trial_id, row, advances=False)
             else:
                 self.queue[trial.trial_id] = trial
+                self.workshop.n_changes += 1
 
     def _note_end(self, trial_id: str, row: Row, advances: bool = True) -> None:
         """Passes the row of an ended trial to the cells that use the trial."""
