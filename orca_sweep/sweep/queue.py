@@ -73,6 +73,7 @@ class Queue(Searcher):
         """The trials that Tune has, by Tune's ids."""
         self.placeless: dict[str, Need] = {}
         """The resources of those that Tune has not started yet."""
+        self.n_placeless: Counter[Need] = Counter()
         self.unwritten: str | None = None
         """Why a record could not be written; then no more trials start."""
 
@@ -84,12 +85,12 @@ class Queue(Searcher):
         """Returns a trial for Tune, None if there is nothing to run now, or the end."""
         if self.unwritten is not None:
             return Searcher.FINISHED
-        n_placeless = Counter(self.placeless.values())
         for lane in self.lanes:
             need = freeze_need(lane.need)
-            trial = lane.agenda.next() if n_placeless[need] < self.slots[need] else None
+            trial = lane.agenda.next() if self.n_placeless[need] < self.slots[need] else None
             if trial is not None:
                 self.placeless[trial_id] = need
+                self.n_placeless[need] += 1
                 return self._start_trial(trial_id, lane, trial)
         return Searcher.FINISHED if all(lane.agenda.is_over for lane in self.lanes) else None
 
@@ -116,7 +117,9 @@ class Queue(Searcher):
 
     def note_start(self, tune_id: str) -> None:
         """Notes that a trial has its place in the cluster."""
-        self.placeless.pop(tune_id, None)
+        need = self.placeless.pop(tune_id, None)
+        if need is not None:
+            self.n_placeless[need] -= 1
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report: a stage is done, or an epoch."""
