@@ -19,8 +19,6 @@ from orca_sweep.results.schemas import RECORD_FILE, open_seal
 from orca_sweep.space.manifest import SweepManifest
 from orca_sweep.store import explain_write_errors, write_json
 
-TAKEN_FROM = "taken_from"
-"""Beside the row of a trial that a sibling sweep ran: the sibling's name."""
 RUN_AGAIN = "The next launch runs the trial again; until then it counts as lost."
 
 
@@ -91,20 +89,15 @@ def usable_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
 
 
 def read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
-    """Returns the row of a trial's record; None if it is missing or damaged, so that the trial must run.
-
-    The row of a record that was taken from a sibling sweep has the sibling's name as ``taken_from``.
-    """
+    """Returns the row of a trial's record; None if it is missing or damaged, so that the trial must run."""
     record = usable_record(folder, trial_id)
-    if record is None:
-        return None
-    return {**record["row"], **{key: record[key] for key in (TAKEN_FROM,) if key in record}}
+    return record["row"] if record else None
 
 
 def take_record(folder: Path, trial_id: str, *, source: Path, sibling: str, name: str) -> dict[str, Any] | None:
-    """Copies the record of a trial that has ended in a sibling sweep, and returns its row as ``read_row`` does.
+    """Copies the record of a trial that has ended in a sibling sweep, and returns its row.
 
-    The copy is whole, its test metrics stay sealed, and it names the sweep that ran the trial. Returns None if the sibling's
+    The copy is whole, its test metrics stay sealed, and its row names the sweep that ran the trial. Returns None if the sibling's
     record is missing or damaged; then nothing is written.
 
     Args:
@@ -120,12 +113,13 @@ def take_record(folder: Path, trial_id: str, *, source: Path, sibling: str, name
     record = usable_record(source, trial_id)
     if record is None:
         return None
-    origin = record.pop(TAKEN_FROM, sibling)
-    taken = {} if origin == name else {TAKEN_FROM: origin}
-    write_json(record_path(folder, trial_id), {**record, **taken})
+    row = record["row"]
+    origin = row.pop("taken_from", None) or sibling
+    row |= {} if origin == name else {"taken_from": origin}
+    write_json(record_path(folder, trial_id), record)
     with explain_write_errors(error_path(folder, trial_id)):
         error_path(folder, trial_id).unlink(missing_ok=True)  # of an attempt that failed here
-    return {**record["row"], **taken}
+    return row
 
 
 def clear_attempt(folder: Path, trial_id: str) -> None:

@@ -265,7 +265,10 @@ def test_the_hours_of_a_plan_pass_only_while_its_own_trials_run(plan_of):
     assert second.spent is None
     trial = second.next()
     lanes.time += 1799
+    second.ended(trial.trial_id, {"status": "ok"})
+    lanes.time += 3600
     assert second.spent is None
+    second.next()
     lanes.time += 1
     assert second.spent == "budget.hours = 0.5 is spent"
 

@@ -9,8 +9,9 @@ import pytest
 from filelock import FileLock
 
 from orca_sweep import results as r
+from orca_sweep.analysis import cost
 from orca_sweep.errors import InputError
-from orca_sweep.results import read_record, unseal_metrics
+from orca_sweep.results import read_record, sweep_status, unseal_metrics
 from orca_sweep.space.manifest import write_manifest
 from orca_sweep.sweep import Setup, launch_members
 from orca_sweep.sweep.lanes import make_lanes
@@ -20,6 +21,7 @@ from orca_sweep.sweep.trainable import copy_checkpoint, list_embedder_levels
 from orca_sweep.sweep.tuner import _name_attempt, choose_tune_folder
 from orca_sweep.trial import load_imports
 from tests.builders.members import plan_members
+from tests.builders.tables import cell_rows, sweep
 from tests.commands import Command, wait_for
 
 ONE = "name: one\nbase: {task: tiny, finetune.epochs: 1, embedder.epochs: 1}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n"
@@ -76,7 +78,7 @@ def test_the_next_lane_gets_what_the_first_leaves_and_equal_trials_are_taken_who
     assert set(tune.names("two", "taken")) == shared and not set(tune.names("two", "run")) & shared
     for trial_id in shared:
         own, copy = (read_record(lane.out, trial_id) for lane in tune.lanes)
-        assert copy.pop("taken_from") == "one"
+        assert copy["row"].pop("taken_from") == "one"
         assert copy == own
         assert unseal_metrics(copy)["test_metric_best"] == 0.5 and "test_metric_best" not in copy["row"]
     facts = next(facts for event, facts in tune.events["two"] if event == "taken")
@@ -90,6 +92,8 @@ def test_the_next_lane_gets_what_the_first_leaves_and_equal_trials_are_taken_who
     assert (one.n_run, one.n_planned, one.statuses, one.exit_code) == (2, 2, {"ok": 2}, 0)
     assert (two.n_run, two.n_planned, two.statuses, two.exit_code) == (2, 4, {"ok": 4}, 0)
     assert one.wall_time_s < two.wall_time_s
+    hours = [sweep_status(lane.out).cpu_hours * 3600 for lane in tune.lanes]
+    assert hours == pytest.approx([2 * 1.0, 2 * 0.5]), "what a space takes costs it nothing"
     assert not one.was_interrupted and not two.was_interrupted
 
 
@@ -119,7 +123,10 @@ def test_the_next_launch_takes_what_ended_in_a_sibling_before_it_starts(spaces, 
         (both.lanes[1].out / "trials" / trial_id / "row.json").unlink()
     again = Tuned(spaces, tmp_path / "suite")
     assert again.suggest() == Queue.FINISHED
-    assert all("taken_from" not in read_record(again.lanes[1].out, i) for i in again.names("two", "taken"))
+    assert [read_record(again.lanes[1].out, i)["row"].get("taken_from") for i in again.names("two", "taken")] == [
+        None,
+        None,
+    ]
 
 
 def test_a_damaged_record_of_a_sibling_is_not_taken(spaces, tmp_path):
@@ -230,6 +237,21 @@ def test_names_and_folders_of_tune_are_apart_for_each_lane(tmp_path):
     assert choose_tune_folder([tmp_path / "a", tmp_path / "x" / "b"]) == tmp_path / "a" / "ray"
 
 
+def test_what_a_space_takes_is_reused_as_a_whole_in_its_cost(tmp_path):
+    times = {"data_s": 1.0, "finetune_s": 8.0, "wall_time_s": 10.0, "gpu_s": 5.0, "device": "cuda", "n_threads": 2}
+    row = {**times, "host": "h", "reused": "", "reused_s": 0.0, "resumed_from_epoch": 0}
+    results = sweep(
+        tmp_path,
+        cell_rows({"proxy": "none"}, [0.1], **row),
+        cell_rows({"proxy": "mnist5k"}, [0.1], **row, taken_from="one"),
+    )
+    assert results.trials["taken_from"].fillna("").tolist() == ["", "one"]
+    own, taken = (cell.ok for cell in cost.compute(results).cells)
+    assert (own.wall_s, own.gpu_s, own.cpu_s, own.reused_s, own.n_reused) == (10, 5, 20, 0, 0)
+    assert (taken.wall_s, taken.gpu_s, taken.cpu_s, taken.reused_s, taken.n_reused) == (0, 0, 0, 10, 1)
+    assert sum(taken.stages.values()) == 0
+
+
 # Checks -------------------------------------------------------------------------------------------
 
 
@@ -313,7 +335,8 @@ def test_a_suite_whose_driver_is_killed_goes_on_bit_for_bit(spaces, tmp_path, he
     assert len(shared) == 2
     for trial_id in shared:
         one, two = (records[name][trial_id] for name in ("one", "two"))
-        assert {one.pop("taken_from", None), two.pop("taken_from", None)} in ({None, "one"}, {None, "two"})
+        origins = [record["row"].pop("taken_from", None) for record in (one, two)]
+        assert origins in ([None, "one"], ["two", None])
         assert one == two
     # Nothing was computed twice: one artifact for each stage, one Tune folder for both.
     made = {path.name: len(list(path.glob("*.safetensors"))) for path in (suite / "store").iterdir() if path.is_dir()}
