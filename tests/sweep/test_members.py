@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from orca_sweep import results as r
 from orca_sweep.analysis import cost
+from orca_sweep.api.progress import ProgressLines
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_record, sweep_status, unseal_metrics
 from orca_sweep.space.manifest import write_manifest
@@ -250,6 +251,25 @@ def test_what_a_space_takes_is_reused_as_a_whole_in_its_cost(tmp_path):
     assert (own.wall_s, own.gpu_s, own.cpu_s, own.reused_s, own.n_reused) == (10, 5, 20, 0, 0)
     assert (taken.wall_s, taken.gpu_s, taken.cpu_s, taken.reused_s, taken.n_reused) == (0, 0, 0, 10, 1)
     assert sum(taken.stages.values()) == 0
+
+
+def test_progress_says_what_was_taken_and_from_where(spaces, tmp_path):
+    tune = Tuned(spaces, tmp_path / "suite")
+    tune.lanes[1].report_start(None)
+    for _ in range(2):
+        tune.end(tune.suggest())
+    lines = ProgressLines(tune.members[1].plan)
+    said = [line for event, facts in tune.events["two"] for line in lines.write_event(event, facts)]
+    assert said[0] == "4 trials to run, 0 done before"
+    assert said[1].startswith("[1/4 at 0 s] proxy none, lr 1e-3, seed 0: ok in 1.0 s, validation 0.2500")
+    assert said[1].endswith(", taken from one, which ran it") and len(said) == 3
+    # In the next launch it is there from the start.
+    (tune.lanes[1].out / "trials" / tune.names("two", "taken")[0] / "row.json").unlink()
+    again = Tuned(spaces, tmp_path / "suite")
+    again.lanes[1].report_start(None)
+    lines = ProgressLines(again.members[1].plan)
+    said = [line for event, facts in again.events["two"] for line in lines.write_event(event, facts)]
+    assert said == ["2 trials to run, 2 done before (1 of them taken from other spaces of the launch)"]
 
 
 # Checks -------------------------------------------------------------------------------------------
