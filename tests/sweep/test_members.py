@@ -253,6 +253,19 @@ def test_what_a_space_takes_is_reused_as_a_whole_in_its_cost(tmp_path):
     assert sum(taken.stages.values()) == 0
 
 
+def test_tables_of_all_spaces_count_the_cost_of_a_trial_once(spaces, tmp_path):
+    tune = Tuned(spaces, tmp_path / "suite")
+    while isinstance(trial := tune.suggest(), dict):
+        tune.end(trial)
+    outs = [lane.out for lane in tune.lanes]
+    r.reveal(outs[1])  # its records are preferred, also those that it took
+    for folders in (outs, outs[::-1]):
+        trials = r.collect(folders, tmp_path / "tables").trials
+        assert len(trials) == 4 and trials["taken_from"].isna().all()
+    alone = r.collect(outs[1:], tmp_path / "alone").trials
+    assert sorted(alone["taken_from"].fillna("")) == ["", "", "one", "one"]
+
+
 def test_progress_says_what_was_taken_and_from_where(spaces, tmp_path):
     tune = Tuned(spaces, tmp_path / "suite")
     tune.lanes[1].report_start(None)
