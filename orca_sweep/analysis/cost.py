@@ -149,14 +149,17 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
 
 
 def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
-    """Returns what each trial adds to the fields of its `Spent`."""
-    seconds = trials["wall_time_s"].astype(float)
+    """Returns what each trial adds to the fields of its `Spent`; one that another space ran was reused as a whole."""
+    is_taken = trials["taken_from"].fillna("") != "" if "taken_from" in trials else trials["trial_id"].isna()
+    whole = trials["wall_time_s"].astype(float)
+    seconds = whole.mask(is_taken, 0.0)
     is_named = trials["device"].notna() & (trials["device"] != "")
     on_gpu = is_named & ~trials["device"].astype(str).str.startswith("cpu")
-    recorded = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
+    recorded = trials["gpu_s"].astype(float).mask(is_taken, 0.0) if "gpu_s" in trials else seconds * math.nan
     assumed = (seconds.where(on_gpu, 0.0) * gpus_per_trial).where(is_named)
-    return trials[[*STAGES, "reused_s"]].astype(float).assign(
+    return trials[list(STAGES)].astype(float).mask(is_taken, 0.0).assign(
         n=1,
+        reused_s=trials["reused_s"].astype(float) + whole.where(is_taken, 0.0),
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
@@ -164,7 +167,7 @@ def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFr
         n_assumed=on_gpu & recorded.isna() & seconds.notna(),
         n_unnamed=~is_named & seconds.notna(),
         cpu_s=(seconds * trials["n_threads"].astype(float)).where(is_named),
-        n_reused=trials["reused"].fillna("") != "",
+        n_reused=is_taken | (trials["reused"].fillna("") != ""),
     )  # fmt: skip
 
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Receives each event of a launch with its facts, in the thread of the launch.
 
-``start``: n_todo, n_done (before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
-trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``wait``:
-trial_id, which waits for another sweep. ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Each
-event of a suite has the fact ``space``, the name of the member. Later versions may add events and facts.
+``start``: n_todo, n_shared (of these, how many an earlier space of the launch runs), n_done
+(before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
+trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``taken``: the
+row, cell_id, role, and trial (its plan) of a trial that did not run here: an equal one has ended in the space ``taken_from`` of
+the same launch; before ``start`` if that was in an earlier launch. ``wait``: trial_id, which waits for another sweep.
+``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Each event of a suite has the fact ``space``, the
+name of the member. Later versions may add events and facts.
 """
 Progress = bool | Watch
 Say = Callable[[str], None]
@@ -117,6 +120,9 @@ class ProgressLines:
         self._naming = TrialNames(plan.labels, plan.space.tune)
         self.names = {trial.trial_id: self._name_trial(trial) for trial in plan.trials}
         """Levels and seed of each trial that is planned or has started, by its id."""
+        self.n_taken = 0
+        """Trials taken before the start."""
+        self.has_started = False
 
     def print_event(self, event: str, facts: Mapping[str, Any]) -> None:
         """Prints what a person wants to know of an event."""
@@ -143,6 +149,11 @@ class ProgressLines:
             case "wait":
                 name = self.names[facts["trial_id"]]
                 yield f"{name}: waits: another sweep is making an artifact that it needs, in the same store"
+            case "taken" if not self.has_started:
+                self.n_taken += 1  # the start says how many
+            case "taken":
+                self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
+                yield self._write_end(facts)  # counted where it ran
             case "end":
                 counts.n_done += not facts.get("again")
                 yield self._write_end(facts)
@@ -156,23 +167,29 @@ class ProgressLines:
     def _write_start(self, facts: Mapping[str, Any]) -> str:
         from orca_sweep.analysis.writing import count_things
 
-        self.counts.n_todo += facts["n_todo"]
+        # A trial that several spaces wait for runs once.
+        self.counts.n_todo += facts["n_todo"] - facts["n_shared"]
         self.counts.n_before += facts["n_done"]
         self.counts.n_later += facts["n_later"]
+        self.has_started = True
+        taken = f" ({self.n_taken} of them taken from other spaces of the launch)" if self.n_taken else ""
+        shared = f" ({facts['n_shared']} of them with an earlier space)" if facts["n_shared"] else ""
         dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
         later = f", up to {facts['n_later']} more, planned from their results" if facts["n_later"] else ""
-        return f"{count_things(facts['n_todo'], 'trial')} to run, {facts['n_done']} done before{later}{dashboard}"
+        todo = f"{count_things(facts['n_todo'], 'trial')} to run{shared}"
+        return f"{todo}, {facts['n_done']} done before{taken}{later}{dashboard}"
 
     def _write_end(self, facts: Mapping[str, Any]) -> str:
         value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
         result = f", validation {value:#.4g}" if isinstance(value, float) else ""
         error = f", {facts['error']}" if facts.get("error") else ""
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
+        taken = f", taken from {facts['taken_from']}, which ran it" if facts.get("taken_from") else ""
         reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.counts.start
         name = self.names[facts["trial_id"]]
         return (
             f"[{self.counts.n_done}/{self.counts.n_todo} at {at:.0f} s] {name}:"
-            f" {facts['status']}{duration}{result}{error}{reused}{retry}"
+            f" {facts['status']}{duration}{result}{error}{reused}{retry}{taken}"
         )

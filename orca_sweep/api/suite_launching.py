@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,6 @@ from orca_sweep.errors import InputError, Problem, refuse_argument
 if TYPE_CHECKING:
     from orca_sweep.space.suites import SuiteManifest
     from orca_sweep.sweep import Outcome
-    from orca_sweep.sweep.running import Rescue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +121,9 @@ def run_suite(run: SuiteRun, progress: Progress) -> None:
     raise_end(outcome.total, watch)
 
 
-def launch_suite(run: SuiteRun, watches: Sequence[Watch], rescue: "Rescue | None" = None) -> SuiteOutcome:
+def launch_suite(
+    run: SuiteRun, watches: Sequence[Watch], rescue: "Callable[[Outcome], None] | None" = None
+) -> SuiteOutcome:
     """Runs the trials that the folder of a suite lacks, and returns how the launch ended.
 
     ``suite.json`` is written when the first sweep starts: a launch that is refused leaves nothing behind.
@@ -151,9 +152,9 @@ def launch_suite(run: SuiteRun, watches: Sequence[Watch], rescue: "Rescue | None
         for each, setup, watch in zip(run.runs, setups, watches, strict=True)
     ]
 
-    def rescue_suite(outcome: "Outcome") -> None:
+    def rescue_suite(outcomes: Sequence["Outcome"]) -> None:
         if rescue is not None:
-            rescue(_join_outcomes(run, [outcome], start))
+            rescue(_join_outcomes(run, outcomes, start))
 
     with _hold_suite(run.folder):
         outcomes = launch_members(members, None if rescue is None else rescue_suite)
@@ -213,7 +214,7 @@ def _join_outcomes(run: SuiteRun, outcomes: Sequence["Outcome"], start_s: float)
     from orca_sweep.results import sweep_status
 
     status = sweep_status(run.folder)
-    notes = {name: outcome.notes for name, outcome in zip(run.manifest.members, outcomes, strict=False)}
+    notes = {name: outcome.notes for name, outcome in zip(run.manifest.members, outcomes, strict=True)}
     return replace(
         outcomes[0],
         n_planned=status.n_planned,

@@ -15,11 +15,12 @@ from ray import tune
 
 from orca_sweep.bench import Measurement, Times, peak_memory_mib, take_median, time_call
 from orca_sweep.config import TrialConfig
-from orca_sweep.planning.agenda import Agenda, AgendaHooks
-from orca_sweep.results import read_row, write_record
+from orca_sweep.results import write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
-from orca_sweep.sweep.running import Setup, join_ray, run_agenda
-from orca_sweep.trial import Records, Remembering, make_config, shared_stages
+from orca_sweep.sweep.lanes import Member, Setup, make_lanes
+from orca_sweep.sweep.running import join_ray
+from orca_sweep.sweep.tuner import run_lanes
+from orca_sweep.trial import Records, Remembering, make_config
 
 N_TRIALS = 200
 N_QUEUED = 5000
@@ -113,13 +114,6 @@ def _run_sweep(plan: Plan, out: Path, most: int | None = None) -> None:
     if most is not None:
         plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
     out.mkdir()
-    records = Records()
-    hooks = AgendaHooks(
-        read_row=partial(read_row, out),
-        resolve=make_config,
-        name_shared=lambda config: shared_stages(records.resolve_config(config)),
-    )
-    agenda = Agenda(plan, hooks)
     setup = Setup(out=out, store=str(out / "store"), data_root=out, address="local")
 
     def do_nothing(params: dict[str, Any]) -> None:
@@ -128,7 +122,7 @@ def _run_sweep(plan: Plan, out: Path, most: int | None = None) -> None:
         write_record(out, row, [])
         tune.report({"stage": "done", "status": "ok"})
 
-    run_agenda(agenda, plan=plan, setup=setup, watch=lambda event, facts: None, work=do_nothing)
+    run_lanes(make_lanes([Member(plan=plan, setup=setup, watch=lambda event, facts: None)]), do_nothing)
 
 
 class _First(tune.Stopper):

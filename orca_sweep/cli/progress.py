@@ -50,6 +50,8 @@ class Progress:
                 self._show_epoch(facts)
             case "wait" | "end":
                 self.running.pop(facts["trial_id"], None)
+            case "taken":
+                self._keep_best(facts)
         if event == "end":
             self._count_end(facts)
         for line in self.lines.write_event(event, facts):
@@ -61,10 +63,14 @@ class Progress:
         self.running[facts["trial_id"]] = f"{facts['stage']} {facts.get('epoch', '')}{measured}"
 
     def _count_end(self, facts: Mapping[str, Any]) -> None:
-        """Counts an ended trial, unless it is tried again, and keeps its cell's best validation metric."""
+        """Counts an ended trial, unless it is tried again."""
         if not facts.get("again"):
             self.n_failed += facts["status"] not in ("ok", "pruned")
             self.n_reused += bool(facts.get("reused"))
+        self._keep_best(facts)
+
+    def _keep_best(self, facts: Mapping[str, Any]) -> None:
+        """Keeps the best validation metric of an ended trial's cell."""
         value = facts.get("val_metric_best")
         if isinstance(value, float) and facts["status"] == "ok":
             mode: Mode = facts.get("metric_mode") or "min"

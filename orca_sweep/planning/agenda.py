@@ -5,6 +5,9 @@ Three things decide what comes next:
 - tuning within a cell: its candidates run first, then its replicates at its own best candidate;
 - sharing: of the trials that need the same stage artifact, one makes it while the rest wait without holding resources;
 - the limits of the space: retries and budgets.
+
+The agendas of a launch with several plans share a `Workshop`: an artifact that one of them makes, the others wait for, and of
+equal trials in several plans one runs, and the others take its record.
 """
 
 import math
@@ -38,8 +41,39 @@ class AgendaHooks:
     """Whether another sweep is still making the artifact behind this lock."""
     report_planned: Callable[[Sequence[PlannedTrial]], None] = lambda trials: None
     """Called with trials that were not in the plan."""
+    take_record: Callable[[PlannedTrial, str], Row | None] = lambda trial, sibling: None
+    """Takes a trial's record from the sibling of this name and returns its row with ``taken_from``; None if it cannot."""
     now: Callable[[], float] = time.monotonic
     """Monotonic time in seconds."""
+
+
+class Workshop:
+    """What the agendas of one launch share; each of them plans for a sweep of its own."""
+
+    def __init__(self) -> None:
+        self.agendas: list[Agenda] = []
+        self.makers: dict[str, str] = {}
+        """Artifacts in the making, with the trial that makes them. No trial runs in two agendas at once."""
+        self.made: set[str] = set()
+        self.running: set[str] = set()
+        self.n_changes = 0
+        """Counts what may let a waiting trial start: an agenda with nothing to start need not look again before."""
+
+
+class _Clock:
+    """The time during which at least one trial runs."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now, self.before_s = now, 0.0
+        self.since: float | None = None
+
+    def read_seconds(self) -> float:
+        return self.before_s + (0.0 if self.since is None else self.now() - self.since)
+
+    def run_while(self, is_running: bool) -> None:
+        """Starts or stops the clock; does nothing if it runs or stands already."""
+        if is_running != (self.since is not None):
+            self.before_s, self.since = self.read_seconds(), self.now() if is_running else None
 
 
 @dataclass(kw_only=True)
@@ -62,10 +96,12 @@ class Agenda:
     ``next`` returns a trial to start; each of these trials must come back through ``ended`` or ``waits``.
     """
 
-    def __init__(self, plan: Plan, hooks: AgendaHooks) -> None:
-        """Starts a plan where its records left off."""
+    def __init__(self, plan: Plan, hooks: AgendaHooks, workshop: Workshop | None = None) -> None:
+        """Starts a plan where its records left off; several plans of one launch share a workshop."""
         self.plan, self.space = plan, plan.space
-        self.hooks, self.start = hooks, hooks.now()
+        self.hooks, self.clock = hooks, _Clock(hooks.now)
+        self.workshop = workshop or Workshop()
+        self.workshop.agendas.append(self)
         self.queue: dict[str, PlannedTrial] = {}
         self.known: dict[str, list[PlannedTrial]] = {}
         """The uses of each trial: two cells may need the same work."""
@@ -73,18 +109,18 @@ class Agenda:
         self.running: dict[str, PlannedTrial] = {}
         self.blocked: dict[str, str] = {}
         """Queued trials that wait for an artifact of another sweep, with its lock."""
-        self.makers: dict[str, str] = {}
-        """Artifacts in the making, with the trial that makes them."""
-        self.made: set[str] = set()
+        self.makers, self.made = self.workshop.makers, self.workshop.made
         self.ended_rows: dict[str, Row] = {}
         self.attempts: dict[str, int] = {}
         self.begun: set[str] = set()
-        """Trials that this launch or an earlier one has started."""
+        """Trials that this launch or an earlier one has started here; those taken from siblings do not count."""
         self.used_s = 0.0
         self.cells = {
             tuned.cell_id: _CellSearch(tuned=tuned, candidates={config.cell_id: config for config in tuned.candidates})
             for tuned in plan.tuned
         }
+        self.idle_since: int | None = None
+        """The count of changes at which no trial could start."""
         self._queue_trials(plan.trials)
         for cell in self.cells.values():
             self._advance_search(cell)
@@ -98,12 +134,15 @@ class Agenda:
 
     @property
     def spent(self) -> str | None:
-        """A message that names the spent budget, or None. Hours count from this launch, all else over all launches."""
+        """A message that names the spent budget, or None.
+
+        Hours are those of this launch in which trials of this plan run; all else counts over all launches.
+        """
         budget, resources = self.space.budget, self.space.resources
         hours = self.used_s / 3600
         uses = (
             ("trials", budget.trials, len(self.begun)),
-            ("hours", budget.hours, (self.hooks.now() - self.start) / 3600),
+            ("hours", budget.hours, self.clock.read_seconds() / 3600),
             ("cpu_hours", budget.cpu_hours, hours * resources.cpu),
             ("gpu_hours", budget.gpu_hours, hours * resources.gpu),
         )
@@ -124,9 +163,11 @@ class Agenda:
 
     def next(self) -> PlannedTrial | None:
         """Returns a trial to start now; None if all have begun, the rest must wait, or a budget is spent (``is_over``)."""
-        if self.spent is not None:
+        if self.spent is not None or (self.idle_since == self.workshop.n_changes and not self.blocked):
             return None
         for trial_id, trial in self.queue.items():
+            if trial_id in self.workshop.running:
+                continue  # a sibling runs it
             lock = self.blocked.get(trial_id)
             if lock is not None and self.hooks.is_held(lock):
                 continue
@@ -136,11 +177,27 @@ class Agenda:
             self.blocked.pop(trial_id, None)
             del self.queue[trial_id]
             self.makers |= {name: trial_id for name in names if name not in self.made}
-            self.running[trial_id] = trial
+            self._note_running(trial_id, trial)
             self.attempts[trial_id] = self.attempts.get(trial_id, 0) + 1
             self.begun.add(trial_id)
             return trial
+        self.idle_since = self.workshop.n_changes
         return None
+
+    def _note_running(self, trial_id: str, trial: PlannedTrial) -> None:
+        self.running[trial_id] = trial
+        self.workshop.running.add(trial_id)
+        self.clock.run_while(True)
+
+    def _note_back(self, trial_id: str) -> PlannedTrial:
+        """Takes a trial back that no longer runs, and frees the artifacts that it was making."""
+        trial = self.running.pop(trial_id)
+        self.workshop.running.remove(trial_id)
+        self.workshop.n_changes += 1
+        self.clock.run_while(bool(self.running))
+        for name in [name for name, maker in self.makers.items() if maker == trial_id]:
+            del self.makers[name]
+        return trial
 
     def makes(self, trial_id: str) -> bool:
         """Whether other trials may wait for an artifact of a running trial, so that it should report its stages."""
@@ -154,23 +211,22 @@ class Agenda:
             if self.makers.get(name) == trial_id:
                 self.made.add(name)
                 del self.makers[name]
+                self.workshop.n_changes += 1
             if earlier == stage:
                 return
 
     def waits(self, trial_id: str, lock: str) -> None:
         """Queues a trial again that gave up its slot; it waits until the other sweep releases the lock."""
-        trial = self.running.pop(trial_id)
-        self._release_artifacts(trial_id)
+        trial = self._note_back(trial_id)
         self.attempts[trial_id] -= 1
         self.blocked[trial_id] = lock
         self.queue[trial_id] = trial
 
     def ended(self, trial_id: str, row: Row) -> bool:
         """Notes the row that a trial ended with; returns whether it will be tried again."""
-        trial = self.running.pop(trial_id)
         if row["status"] == "ok":
             self.passed(trial_id, "all")
-        self._release_artifacts(trial_id)
+        trial = self._note_back(trial_id)
         self.used_s += row.get("wall_time_s") or 0.0
         if self.attempts[trial_id] <= self._get_rule(row["status"]).retry and row["status"] != "ok":
             self.queue[trial_id] = trial
@@ -178,11 +234,39 @@ class Agenda:
         self._note_end(trial_id, row)
         return False
 
-    def _release_artifacts(self, trial_id: str) -> None:
-        self.makers = {name: maker for name, maker in self.makers.items() if maker != trial_id}
-
     def _get_rule(self, status: str) -> OutcomeRule:
         return self.space.outcomes.get(status, OutcomeRule())  # type: ignore[call-overload]
+
+    # Siblings ---------------------------------------------------------------------------------
+
+    def _take_row(self, trial: PlannedTrial) -> Row | None:
+        """Takes the record of an equal trial that has ended in a sibling, and returns its row; None if there is none."""
+        for sibling in self.workshop.agendas:
+            row = sibling.ended_rows.get(trial.trial_id)
+            if sibling is not self and row is not None and self._accepts_row(trial.trial_id, row, sibling):
+                return self.hooks.take_record(trial, sibling.space.name)
+        return None
+
+    def _accepts_row(self, trial_id: str, row: Row, sibling: "Agenda") -> bool:
+        """Says whether a sibling's outcome holds here too.
+
+        A pruned trial lost against others: that holds where the same search under the same rule has the same candidates.
+        """
+        if row["status"] != "pruned":
+            return row["status"] in FINAL_STATUSES
+        uses, sibling_uses = self.known[trial_id], sibling.known[trial_id]
+        is_same_search = all(use.role == "search" and use in sibling_uses for use in uses)
+        return is_same_search and self.space.prune == sibling.space.prune
+
+    def _offer_row(self, trial_id: str) -> None:
+        """Lets each sibling that still queues a trial take its record."""
+        for sibling in self.workshop.agendas:
+            trial = sibling.queue.get(trial_id) if sibling is not self else None
+            row = sibling._take_row(trial) if trial is not None else None
+            if row is not None:
+                del sibling.queue[trial_id]
+                sibling.blocked.pop(trial_id, None)
+                sibling._note_end(trial_id, row)
 
     # Tuning -----------------------------------------------------------------------------------
 
@@ -201,13 +285,16 @@ class Agenda:
         self.names |= {trial_id: self.hooks.name_shared(trial.config) for trial_id, trial in new.items()}
         for trial in _put_longest_first(list(new.values()), self.names):
             row = self.hooks.read_row(trial.trial_id)
-            if row is not None:
+            if row is not None and not row.get("taken_from"):
                 self.begun.add(trial.trial_id)
                 self.used_s += row.get("wall_time_s") or 0.0
-            if row is not None and row["status"] in FINAL_STATUSES:
+            if row is None or row["status"] not in FINAL_STATUSES:
+                row = self._take_row(trial)
+            if row is not None:
                 self._note_end(trial.trial_id, row, advances=False)
             else:
                 self.queue[trial.trial_id] = trial
+                self.workshop.n_changes += 1
 
     def _note_end(self, trial_id: str, row: Row, advances: bool = True) -> None:
         """Passes the row of an ended trial to the cells that use the trial."""
@@ -216,6 +303,7 @@ class Agenda:
             self._note_cost(trial, row)
         for cell_id in dict.fromkeys(t.cell_id for t in self.known[trial_id] if advances and t.role == "search"):
             self._advance_search(self.cells[cell_id])
+        self._offer_row(trial_id)
 
     def _note_cost(self, trial: PlannedTrial, row: Row) -> None:
         if trial.role != "search":

@@ -18,11 +18,11 @@ from orca_sweep.results.contents import describe_changes, find_earlier_levels, f
 from orca_sweep.results.custody import Reveal, now, read_reveals, reveal
 from orca_sweep.results.reading import open_tables, read_results
 from orca_sweep.results.records import (
-    adopt_record,
     clear_attempt,
     make_json_safe,
     read_record,
     read_row,
+    take_record,
     unseal_metrics,
     usable_record,
     write_record,
@@ -61,7 +61,6 @@ __all__ = [
     "Status",
     "SweepStatus",
     "TaskMetric",
-    "adopt_record",
     "clear_attempt",
     "collect",
     "describe_changes",
@@ -82,6 +81,7 @@ __all__ = [
     "score_trials",
     "summarise_cells",
     "sweep_status",
+    "take_record",
     "trial_columns",
     "unseal_metrics",
     "usable_record",

@@ -282,11 +282,17 @@ def _describe_version() -> list[Any]:
 
 
 def _choose_best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the first ok record, preferably a revealed one; else the first record of a trial that has ended."""
+    """Returns the first ok record, preferably a revealed one; else the first record of a trial that has ended.
+
+    A record that one source took from another that is here, too, counts as run: its cost is part of these sources.
+    """
     ok = [record for record in records if record["row"]["status"] == "ok"]
     ok.sort(key=lambda record: bool(record["row"].get("is_sealed")))
     ended = [record for record in records if record["row"]["status"] != UNFINISHED]
-    return (ok or ended or records)[0]
+    best = (ok or ended or records)[0]
+    if best["row"].get("taken_from") and not all(record["row"].get("taken_from") for record in ok):
+        best = {**best, "row": {**best["row"], "taken_from": None}}
+    return best
 
 
 # Earlier tables ----------------------------------------------------------------------------------

@@ -194,6 +194,12 @@ TRIAL_MEASURES = _make_columns(
         ("reused", "string", "", "stages taken from the store, separated by commas"),
         ("reused_s", "double", "s", "time that the reused stages took when they were computed"),
         (
+            "taken_from",
+            "string",
+            "",
+            "space of the same launch that ran the trial, which cost nothing here; null if it ran here",
+        ),
+        (
             "resumed_from_epoch",
             "int64",
             "epochs",

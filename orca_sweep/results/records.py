@@ -14,10 +14,10 @@ from typing import Any
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file, read_regular_file
-from orca_sweep.results.columns import FINAL_STATUSES, SEALED_COLUMNS, TABLE_SCHEMA
+from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
 from orca_sweep.results.schemas import RECORD_FILE, open_seal
 from orca_sweep.space.manifest import SweepManifest
-from orca_sweep.store import explain_write_errors, write_json, write_whole
+from orca_sweep.store import explain_write_errors, write_json
 
 RUN_AGAIN = "The next launch runs the trial again; until then it counts as lost."
 
@@ -94,22 +94,32 @@ def read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
     return record["row"] if record else None
 
 
-def adopt_record(source: Path, target: Path, trial_id: str) -> bool:
-    """Takes over a trial's final record, seal included, from another sweep folder; says whether there was one.
+def take_record(folder: Path, trial_id: str, *, source: Path, sibling: str, name: str) -> dict[str, Any] | None:
+    """Copies the record of a trial that has ended in a sibling sweep, and returns its row.
+
+    The copy is whole, its test metrics stay sealed, and its row names the sweep that ran the trial. Returns None if the sibling's
+    record is missing or damaged; then nothing is written.
+
+    Args:
+        folder: the sweep folder that takes the record.
+        trial_id: the trial.
+        source: the sibling's sweep folder.
+        sibling: the sibling's name.
+        name: the name of the sweep that takes the record; it may once have run the trial itself, and lost its record.
 
     Raises:
-        StorageError: if it cannot be written; no half of it stays then.
+        StorageError: if the record cannot be written.
     """
     record = usable_record(source, trial_id)
-    if record is None or record["row"]["status"] not in FINAL_STATUSES:
-        return False
-    text = read_traceback(source, trial_id)
-    if text is not None:
-        path = error_path(target, trial_id)
-        with explain_write_errors(path), write_whole(str(path)) as temporary:
-            Path(temporary).write_text(text, encoding="utf-8")
-    write_json(record_path(target, trial_id), record)
-    return True
+    if record is None:
+        return None
+    row = record["row"]
+    origin = row.pop("taken_from", None) or sibling
+    row |= {} if origin == name else {"taken_from": origin}
+    write_json(record_path(folder, trial_id), record)
+    with explain_write_errors(error_path(folder, trial_id)):
+        error_path(folder, trial_id).unlink(missing_ok=True)  # of an attempt that failed here
+    return row
 
 
 def clear_attempt(folder: Path, trial_id: str) -> None:

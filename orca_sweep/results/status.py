@@ -211,14 +211,15 @@ def _read_sweep(folder: Path) -> _Read:
     trial_ids = list(dict.fromkeys(trial["trial_id"] for trial in manifest.trials))
     rows = {trial_id: row for trial_id in trial_ids if (row := _read_row(folder, trial_id))}
     statuses = Counter(rows[trial_id]["status"] if trial_id in rows else UNFINISHED for trial_id in trial_ids)
+    ran = {trial_id: row for trial_id, row in rows.items() if not row.get("taken_from")}
     running = _is_held(folder / LOCK)
-    rate = _measure_rate(folder / MANIFEST, [record_path(folder, trial_id) for trial_id in rows], running)
+    rate = _measure_rate(folder / MANIFEST, [record_path(folder, trial_id) for trial_id in ran], running)
     n_left = statuses[UNFINISHED] + manifest.n_later
     started = tuple(t for t in trial_ids if t not in rows and (folder / "trials" / t).is_dir())
     names = _name_trials(manifest)
     failed = [row for row in rows.values() if row["status"] not in GOOD]
     entries = {trial["trial_id"]: trial for trial in manifest.trials}
-    hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
+    hours = sum(row.get("wall_time_s") or 0 for row in ran.values()) / 3600
     status = SweepStatus(
         name=manifest.name,
         n_planned=len(trial_ids),

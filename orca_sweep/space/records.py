@@ -105,7 +105,7 @@ class Budget(BaseModel):
 
     trials: int | None = Field(None, ge=1)
     hours: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Wall time of a single launch; the other limits count all launches of the sweep."""
+    """Hours of a single launch in which trials of the sweep run; the other limits count all launches."""
     cpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
 

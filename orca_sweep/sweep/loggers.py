@@ -1,7 +1,9 @@
 """Ray Tune's callbacks for the ``loggers`` of a space."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ray.tune import Callback
@@ -10,9 +12,10 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback, TBXLoggerCall
 from orca_sweep.errors import InputError
 from orca_sweep.space import Logger, Space
 from orca_sweep.sweep.checks import explain_unreachable
+from orca_sweep.sweep.lanes import Lane
 
 
-def make_callbacks(space: Space, out: Path) -> list[Callback]:
+def make_callbacks(lanes: Sequence[Lane]) -> list[Callback]:
     """Returns the callbacks that write what trials report; those that need an account or a server have been started.
 
     Tune would add JSON, CSV and TensorBoard by itself. Measured over 800 reports on Ray 2.60, Tune itself takes
@@ -23,8 +26,49 @@ def make_callbacks(space: Space, out: Path) -> list[Callback]:
     Raises:
         InputError: if wandb or mlflow cannot start: no key, no server, a folder that cannot be written.
     """
-    more = [_start_logger(logger, space, out) for logger in space.loggers if logger.name != "json"]
+    more = [
+        LaneCallback(lane.number, _start_logger(logger, lane.plan.space, lane.out))
+        for lane in lanes
+        for logger in lane.plan.space.loggers
+        if logger.name != "json"
+    ]
     return [JsonLoggerCallback(), *more]
+
+
+class LaneCallback(Callback):
+    """Passes on to a logger what happens to the trials of its lane."""
+
+    def __init__(self, lane: int, logger: Callback) -> None:
+        self.lane, self.logger = lane, logger
+
+    def _is_own(self, trial: Any) -> bool:
+        return bool(trial.config["trial"]["lane"] == self.lane)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Passes on the start of a trial."""
+        if self._is_own(trial):
+            self.logger.on_trial_start(iteration, trials, trial, **info)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Passes on a report."""
+        if self._is_own(trial):
+            self.logger.on_trial_result(iteration, trials, trial, result, **info)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Passes on the end of a trial."""
+        if self._is_own(trial):
+            self.logger.on_trial_complete(iteration, trials, trial, **info)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Passes on that a trial is lost."""
+        if self._is_own(trial):
+            self.logger.on_trial_error(iteration, trials, trial, **info)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Passes on the end of the launch."""
+        self.logger.on_experiment_end([trial for trial in trials if self._is_own(trial)], **info)
 
 
 def _start_logger(logger: Logger, space: Space, out: Path) -> Callback:

@@ -1,48 +1,79 @@
-"""The agenda for Tune: a searcher that hands out trials, and a scheduler that prunes within cells.
+"""The agendas for Tune: a searcher that hands out trials, and a scheduler that prunes within cells.
 
 Tune asks the searcher whenever it has room. So a trial exists for Tune only once it can really run: thousands of
 planned trials cost the driver nothing, and none holds a slot while it waits for an artifact of another.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
 from orca_sweep.errors import StorageError
-from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.stats.modes import Mode, best_value
 from orca_sweep.store import CorruptFileError, read_tensors
+from orca_sweep.sweep.lanes import Lane
 from orca_sweep.tasks import describe_metric
 from orca_sweep.training.run import CHECKPOINT, drop_checkpoint
 from orca_sweep.trial import Records
 
-Watch = Callable[[str, Mapping[str, Any]], None]
-"""Receives the events damaged, start, planned, run, epoch, wait and end, each with its facts."""
 PASSED = "passed"
 WAITING = "waiting"
 DONE = "done"
 UNWRITTEN = "unwritten"
+Need = tuple[tuple[str, float], ...]
+"""The resources of one trial, to compare them."""
+
+
+def freeze_need(need: Mapping[str, float]) -> Need:
+    """Returns resources in a form that can be compared and hashed."""
+    return tuple(sorted(need.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A trial that Tune has."""
+
+    lane: Lane
+    trial: PlannedTrial
+    started: str
+    """When it started, for the records of pruned and lost trials, which write none themselves."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """Its reported epochs, for the record of a pruned trial."""
 
 
 class Queue(Searcher):
-    """Hands out the agenda's trials, and reports to it how they end."""
+    """Hands out the trials of the lanes, and reports to each lane how its trials end.
 
-    def __init__(self, agenda: Agenda, out: Path, watch: Watch, n_starts: int) -> None:
+    A lane is asked only if no earlier lane has a trial that can run. So the places that one lane leaves idle, at its end or
+    while its trials wait for an artifact, go to the next.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], n_starts: int, slots: Mapping[Need, int]) -> None:
+        """Makes a queue.
+
+        Args:
+            lanes: in the order in which they are asked.
+            n_starts: how often Tune starts a trial before it counts as lost.
+            slots: how many trials of each kind of resources may wait in Tune for a place, so that trials of one kind do not
+                keep out those of another that could run.
+        """
         super().__init__()
-        self.agenda, self.out, self.watch, self.n_starts = agenda, out, watch, n_starts
-        self.running: dict[str, PlannedTrial] = {}
+        self.lanes, self.n_starts, self.slots = lanes, n_starts, slots
+        self.running: dict[str, Attempt] = {}
         """The trials that Tune has, by Tune's ids."""
-        self.started: dict[str, str] = {}
-        """When each of them started, for the records of pruned and lost trials, which write none themselves."""
-        self.epochs: dict[str, list[dict[str, Any]]] = {}
-        """Their reported epochs, for the records of pruned trials."""
+        self.placeless: dict[str, Need] = {}
+        """The resources of those that Tune has not started yet."""
+        self.n_placeless: Counter[Need] = Counter()
         self.unwritten: str | None = None
         """Why a record could not be written; then no more trials start."""
 
@@ -54,98 +85,136 @@ class Queue(Searcher):
         """Returns a trial for Tune, None if there is nothing to run now, or the end."""
         if self.unwritten is not None:
             return Searcher.FINISHED
-        trial = self.agenda.next()
-        if trial is None:
-            return Searcher.FINISHED if self.agenda.is_over else None
-        self.running[trial_id], self.started[trial_id] = trial, now()
-        self.epochs[trial_id] = []
+        for lane in self.lanes:
+            need = freeze_need(lane.need)
+            trial = lane.agenda.next() if self.n_placeless[need] < self.slots[need] else None
+            if trial is not None:
+                self.placeless[trial_id] = need
+                self.n_placeless[need] += 1
+                return self._start_trial(trial_id, lane, trial)
+        return Searcher.FINISHED if all(lane.agenda.is_over for lane in self.lanes) else None
+
+    def _start_trial(self, tune_id: str, lane: Lane, trial: PlannedTrial) -> Any:
+        trial_id = trial.trial_id
+        self.running[tune_id] = Attempt(lane=lane, trial=trial, started=now())
         try:
-            clear_attempt(self.out, trial.trial_id)
+            clear_attempt(lane.out, trial_id)
         except StorageError as error:
             self.unwritten = str(error)
             return Searcher.FINISHED
-        self.watch("run", {"trial_id": trial.trial_id, "trial": trial})
+        lane.watch("run", {"trial_id": trial_id, "trial": trial})
         return {
             "trial": {
-                "trial_id": trial.trial_id,
+                "lane": lane.number,
+                "trial_id": trial_id,
                 "cell_id": trial.cell_id,
                 "role": trial.role,
-                "attempt": self.agenda.attempts[trial.trial_id],
-                "reports_stages": self.agenda.makes(trial.trial_id),
+                "attempt": lane.agenda.attempts[trial_id],
+                "reports_stages": lane.agenda.makes(trial_id),
                 "config": trial.config.model_dump(),
             }
         }
 
+    def note_start(self, tune_id: str) -> None:
+        """Notes that a trial has its place in the cluster."""
+        need = self.placeless.pop(tune_id, None)
+        if need is not None:
+            self.n_placeless[need] -= 1
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report: a stage is done, or an epoch."""
-        trial, stage = self.running[trial_id], str(result.get("stage", ""))
+        attempt, stage = self.running[trial_id], str(result.get("stage", ""))
+        lane, trial = attempt.lane, attempt.trial
         if stage.startswith(PASSED):
-            self.agenda.passed(trial.trial_id, stage.removeprefix(f"{PASSED}:"))
+            lane.agenda.passed(trial.trial_id, stage.removeprefix(f"{PASSED}:"))
         elif stage == "embedder":
-            self.agenda.passed(trial.trial_id, "objective")
+            lane.agenda.passed(trial.trial_id, "objective")
         if stage == "finetune":
-            self.epochs[trial_id].append(_select_epoch(result))
+            attempt.epochs.append(_select_epoch(result))
         if stage in ("embedder", "finetune", "pretrain"):
             facts = {key: result.get(key) for key in ("stage", "epoch", "val_metric")}
-            self.watch("epoch", {"trial_id": trial.trial_id, **facts})
+            lane.watch("epoch", {"trial_id": trial.trial_id, **facts})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Takes a trial back from Tune: it has ended, waits, was pruned, or its worker is gone for good."""
-        trial, epochs, started = self.running.pop(trial_id), self.epochs.pop(trial_id), self.started.pop(trial_id)
+        attempt = self.running.pop(trial_id)
+        self.note_start(trial_id)  # if it never did
+        lane, trial = attempt.lane, attempt.trial
         if not error and result is not None and result.get("stage") == WAITING:
-            self.agenda.waits(trial.trial_id, result["lock"])
-            self.watch("wait", {"trial_id": trial.trial_id})
+            lane.agenda.waits(trial.trial_id, result["lock"])
+            lane.watch("wait", {"trial_id": trial.trial_id})
             return
         if result is not None and result.get("stage") == UNWRITTEN:
             self.unwritten = result["why"]
             return
         if result is not None and result.get("stage") == "finetune":
-            epochs.append(_select_epoch(result))  # the report after which a scheduler ended it comes only here
+            attempt.epochs.append(_select_epoch(result))  # the report after which a scheduler ended it comes only here
         try:
-            self._end_trial(trial, epochs, started, error)
+            self._end_trial(attempt, error)
         except StorageError as error:
             self.unwritten = str(error)
 
-    def _end_trial(self, trial: PlannedTrial, epochs: list[dict[str, Any]], started: str, error: bool) -> None:
-        record = usable_record(self.out, trial.trial_id)
+    def _end_trial(self, attempt: Attempt, error: bool) -> None:
+        lane, trial = attempt.lane, attempt.trial
+        lane.note_end()
+        record = usable_record(lane.out, trial.trial_id)
         if record is None:
-            self._write_missing_record(trial, epochs, started, error)
-            record = usable_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
-        again = self.agenda.ended(trial.trial_id, record["row"])
-        self.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
-
-    def _write_missing_record(
-        self, trial: PlannedTrial, epochs: list[dict[str, Any]], started: str, error: bool
-    ) -> None:
-        """Writes the record of a trial that could not write it: its worker died, or the scheduler ended it."""
-        times = {"started_at": started, "ended_at": now()}
-        if error:
-            text = f"its worker died or could not start, at most {self.n_starts} times"
-            write_record(self.out, {**_ids(trial, "lost"), **times, "error": text}, epochs)
-            return
-        home = self.out / "trials" / trial.trial_id
-        # Epochs of an earlier launch or a shared prefix were not reported; the latest may not be saved yet.
-        known = {row["epoch"]: row for row in (*_read_saved_epochs(home / CHECKPOINT), *epochs)}
-        epochs = [known[epoch] for epoch in sorted(known)]
-        values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
-        row: dict[str, Any] = {
-            **_ids(trial, "pruned"),
-            **describe_metric(Records().get_task(trial.config.task)),
-            **times,
-            "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
-        }
-        if values:
-            row |= {"val_metric_best": best_value(values, row["metric_mode"]), "val_metric_last": values[-1]}
-        last = epochs[-1]["epoch"] if epochs else 0
-        row["error"] = f"pruned after fine-tuning epoch {last}: other trials of its group did better"
-        write_record(self.out, row, epochs)
-        drop_checkpoint(home)
+            write_missing_record(attempt, self.n_starts if error else None)
+            record = usable_record(lane.out, trial.trial_id) or {"row": _ids(trial, "lost")}
+        again = lane.agenda.ended(trial.trial_id, record["row"])
+        lane.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: our records say what is done, and Tune's state is never restored."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing."""
+
+
+class StartNotes(Callback):
+    """Tells the queue when trials get their places; Tune tells its searchers only of reports."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Notes a start."""
+        self.queue.note_start(trial.trial_id)
+
+
+def write_missing_record(attempt: Attempt, n_starts: int | None) -> None:
+    """Writes the record of a trial that could not write it.
+
+    Args:
+        attempt: the trial.
+        n_starts: how often its worker may have died; None if the scheduler ended the trial.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    trial, out = attempt.trial, attempt.lane.out
+    times = {"started_at": attempt.started, "ended_at": now()}
+    if n_starts is not None:
+        text = f"its worker died or could not start, at most {n_starts} times"
+        write_record(out, {**_ids(trial, "lost"), **times, "error": text}, attempt.epochs)
+        return
+    home = out / "trials" / trial.trial_id
+    # Epochs of an earlier launch or a shared prefix were not reported; the latest may not be saved yet.
+    known = {row["epoch"]: row for row in (*_read_saved_epochs(home / CHECKPOINT), *attempt.epochs)}
+    epochs = [known[epoch] for epoch in sorted(known)]
+    values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
+    row: dict[str, Any] = {
+        **_ids(trial, "pruned"),
+        **describe_metric(Records().get_task(trial.config.task)),
+        **times,
+        "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
+    }
+    if values:
+        row |= {"val_metric_best": best_value(values, row["metric_mode"]), "val_metric_last": values[-1]}
+    last = epochs[-1]["epoch"] if epochs else 0
+    row["error"] = f"pruned after fine-tuning epoch {last}: other trials of its group did better"
+    write_record(out, row, epochs)
+    drop_checkpoint(home)
 
 
 def _select_epoch(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,12 +239,13 @@ class GroupedPruning(TrialScheduler):
     """One of Ray's schedulers for each group of trials that may be compared, counted in fine-tuning epochs.
 
     Candidates are compared within their cell; with ``cells``, replicates are compared within their task and seed.
-    Everything else runs to its end.
+    Everything else runs to its end. Trials of different lanes are never compared.
     """
 
-    def __init__(self, settings: Pruning) -> None:
+    def __init__(self, rules: Sequence[Pruning | None]) -> None:
+        """Takes the rule of each lane, by its number; None: its trials run to their ends."""
         super().__init__()
-        self.settings = settings
+        self.rules = rules
         self.groups: dict[str, TrialScheduler] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -184,31 +254,19 @@ class GroupedPruning(TrialScheduler):
 
     def _find_group(self, trial: Any) -> TrialScheduler | None:
         planned = trial.config["trial"]
+        lane, rule = planned["lane"], self.rules[planned["lane"]]
+        if rule is None:
+            return None
         task, seed = planned["config"]["task"], planned["config"]["seed"]
         if planned["role"] == "search":
-            key = f"{planned['cell_id']}/{seed}"
-        elif self.settings.cells:
-            key = f"{task}/{seed}"
+            key = f"{lane}/{planned['cell_id']}/{seed}"
+        elif rule.cells:
+            key = f"{lane}/{task}/{seed}"
         else:
             return None
         if key not in self.groups:
-            self.groups[key] = self._make_scheduler(Records().get_task(task).mode)
+            self.groups[key] = _make_scheduler(rule, Records().get_task(task).mode)
         return self.groups[key]
-
-    def _make_scheduler(self, mode: Mode) -> TrialScheduler:
-        common: dict[str, Any] = {"time_attr": "epoch", "metric": "val_metric", "mode": mode}
-        if self.settings.name == "median":
-            # Never pause: that would only start the trial again elsewhere.
-            return MedianStoppingRule(
-                **common, grace_period=self.settings.grace_epochs, hard_stop=True, min_time_slice=10**9
-            )
-        return ASHAScheduler(
-            **common,
-            grace_period=self.settings.grace_epochs,
-            reduction_factor=self.settings.reduction,
-            # No limit: the trial itself knows its last epoch.
-            max_t=10**6,
-        )
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Adds a new trial of Tune to its group."""
@@ -242,4 +300,18 @@ class GroupedPruning(TrialScheduler):
 
     def debug_string(self) -> str:
         """Returns what Tune may print about the scheduler."""
-        return f"{self.settings.name} within {len(self.groups)} groups"
+        return f"pruning within {len(self.groups)} groups"
+
+
+def _make_scheduler(rule: Pruning, mode: Mode) -> TrialScheduler:
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": "val_metric", "mode": mode}
+    if rule.name == "median":
+        # Never pause: that would only start the trial again elsewhere.
+        return MedianStoppingRule(**common, grace_period=rule.grace_epochs, hard_stop=True, min_time_slice=10**9)
+    return ASHAScheduler(
+        **common,
+        grace_period=rule.grace_epochs,
+        reduction_factor=rule.reduction,
+        # No limit: the trial itself knows its last epoch.
+        max_t=10**6,
+    )

@@ -1,4 +1,4 @@
-"""Runs a plan on Ray Tune: each trial is one Tune trial.
+"""Launches sweeps on Ray Tune: each trial is one Tune trial.
 
 Our records decide what is done, never Tune's experiment state: a launch runs every trial without a record,
 so it does not matter how an earlier launch ended. Written against Ray 2.60 (``ray.tune.Tuner`` with
@@ -6,45 +6,23 @@ so it does not matter how an earlier launch ended. Written against Ray 2.60 (``r
 """
 
 import logging
-import os
 import signal
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import ray
 from filelock import FileLock, Timeout
-from ray import tune
-from ray.tune import ProgressReporter
 
-from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import (
-    DamagedError,
-    InputError,
-    Problem,
-    RayLostError,
-    StorageError,
-    first_line,
-    refuse_argument,
-)
-from orca_sweep.planning.agenda import Agenda, AgendaHooks
-from orca_sweep.results import (
-    FINAL_STATUSES,
-    UNFINISHED,
-    find_earlier_levels,
-    find_earlier_trials,
-    read_record,
-    read_row,
-)
-from orca_sweep.space import Plan, PlannedTrial
-from orca_sweep.space.manifest import SweepManifest, append_planned, make_manifest, write_manifest
-from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
+from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, first_line, refuse_argument
+from orca_sweep.results import find_earlier_levels, find_earlier_trials, read_record
+from orca_sweep.space import Plan
+from orca_sweep.space.manifest import SweepManifest, make_manifest, write_manifest
 from orca_sweep.space.suites import LOCK
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
@@ -56,120 +34,112 @@ from orca_sweep.sweep.checks import (
     check_resources,
     check_store,
     has_dashboard,
-    make_bundle,
 )
-from orca_sweep.sweep.loggers import make_callbacks
+from orca_sweep.sweep.lanes import CONTINUE, Lane, Member, Outcome, Setup, Watch, make_lanes
 from orca_sweep.sweep.private import hide_token_advice, keep_token_private, listen_on_loopback, make_private_folder
-from orca_sweep.sweep.queue import GroupedPruning, Queue, Watch
-from orca_sweep.sweep.trainable import Prefixes, make_trainable
+from orca_sweep.sweep.trainable import make_trainable
+from orca_sweep.sweep.tuner import run_lanes, set_default
 from orca_sweep.sweep.watching import Watch as RayWatch
 from orca_sweep.sweep.watching import forget_placements, is_ray_here, leave_ray, watch_ray
-from orca_sweep.trial import (
-    Records,
-    StageNames,
-    make_config,
-    resolve_configs,
-    unavailable_loggers,
-    unavailable_parts,
-)
+from orca_sweep.trial import resolve_configs, unavailable_loggers, unavailable_parts
 
-WORKER_DEATHS = 2
-"""How often a trial starts again after its worker or node died, before it counts as lost."""
-CONTINUE = "Ended trials are kept; launch again, and the rest continues from its last saved epoch."
-Rescue = Callable[["Outcome"], None]
-"""Ends the process from another thread, given how the launch ended."""
+Rescue = Callable[[tuple[Outcome, ...]], None]
+"""Ends the process from another thread, given how the launch ended for each member."""
 SNAPSHOT_S = "3600"
 """Time between Tune's snapshots: its state is never restored, and writing it takes seconds with thousands of trials."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """Where a sweep runs and writes; all paths are absolute."""
-
-    out: Path
-    store: str
-    data_root: Path
-    address: str
-    """'local' to start a local Ray, 'running' for the Ray of this process, or the address of a cluster to join."""
-    dashboard_host: str | None = None
-    """Where the local Ray's dashboard listens; whoever reaches it with Ray's token can run code as this user. None: nowhere."""
+def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], None] | None = None) -> Outcome:
+    """Runs one sweep as ``launch_members`` does, and returns how the launch ended."""
+    rescue_members = None if rescue is None else lambda outcomes: rescue(outcomes[0])
+    (outcome,) = launch_members([Member(plan=plan, setup=setup, watch=watch)], rescue_members)
+    return outcome
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a launch ended."""
+def launch_members(members: Sequence[Member], rescue: Rescue | None = None) -> tuple[Outcome, ...]:
+    """Runs the trials that the members' sweep folders lack in one Ray, and returns how the launch ended for each member.
 
-    n_planned: int
-    n_run: int
-    statuses: Mapping[str, int]
-    """How many planned trials have each status; ``unfinished`` trials have no record."""
-    wall_time_s: float
-    notes: tuple[str, ...] = ()
-    """Why planned trials did not run."""
-    ray_is_lost: bool = False
-    """Then the process must not wait for Ray when it ends: it would wait for ever."""
-    was_interrupted: bool = False
-    """Whether a person or the system ended it early."""
+    Trials of a later member start where earlier members leave places idle. Equal trials of several members run once: the
+    others take the record. If Ray is gone while this thread waits inside it, ``rescue`` gets the outcomes in another thread,
+    and must end the process.
 
-    @property
-    def n_left(self) -> int:
-        """How many trials another launch would run."""
-        return sum(n for status, n in self.statuses.items() if status not in FINAL_STATUSES)
+    Before it writes anything, it checks everything that can be known in advance: the folders, the data and packages,
+    whether any node can ever hold a trial, and whether all nodes see the folders.
 
-    @property
-    def exit_code(self) -> int:
-        """0 if every planned trial ended well (a pruned one does), else 1."""
-        n_good = self.statuses.get("ok", 0) + self.statuses.get("pruned", 0)
-        return 0 if n_good == self.n_planned and not self.notes else 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Launch:
-    """One call of ``launch``."""
-
-    plan: Plan
-    setup: Setup
-    watch: Watch
-    rescue: Rescue | None
-    start_s: float
-
-
-def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None) -> Outcome:
-    """Runs the trials of the plan that the sweep folder lacks, and returns how the launch ended.
-
-    If Ray is gone while this thread waits inside it, ``rescue`` gets the outcome in another thread, and must end the
-    process.
-
-    Before it writes anything, it checks everything that can be known in advance: the folder, the data and packages,
-    whether any node can ever hold a trial, and whether all nodes see the folder.
+    Args:
+        members: what runs, in order. They share address, store and dashboard's host.
+        rescue: ends the process.
 
     Raises:
         InputError: with every reason against the launch.
         RayLostError: if Ray does not start or ends.
         StorageError: if the system refuses to write a record.
+        ValueError: if there is no member, or the members do not share what they must.
     """
-    check_launch(plan, setup)
-    started = _Launch(plan=plan, setup=setup, watch=watch, rescue=rescue, start_s=time.perf_counter())
+    start_s, setup = time.perf_counter(), _get_common_setup(members)
+    _collect_problems(members, _check_member)
     with join_ray(setup.address, setup.dashboard_host) as (dashboard, guard):
-        check_resources(plan.space.resources)
-        try:
-            setup.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            rule = f"cannot make this folder ({error.strerror})."
-            raise refuse_argument("out", setup.out, rule, "Choose another folder.") from None
-        try:
-            # A second of patience: `status` looks at the lock by taking it.
-            with FileLock(setup.out / LOCK, timeout=1):
-                if not _runs_here(setup.address):
-                    check_nodes(plan, setup.out, setup.store, setup.data_root)
-                return _run_plan(started, dashboard, guard)
-        except Timeout:
-            remedy = "Wait for it, or choose another folder."
-            raise refuse_argument("out", setup.out, "another launch is writing here.", remedy) from None
+        _collect_problems(members, lambda member: check_resources(member.plan.space.resources))
+        with _hold_folders(members):
+            if not _runs_here(setup.address):
+                _collect_problems(members, _check_member_on_nodes)
+            lanes = _prepare_lanes(members)
+            counted: set[str] = set()
+            for lane in lanes:
+                lane.report_start(dashboard, counted)
+                counted |= lane.agenda.queue.keys()
+            if rescue is not None:
+                guard.rescue = lambda lost: rescue(tuple(lane.summarise(start_s, lost) for lane in lanes))
+            if not all(lane.agenda.is_over for lane in lanes):
+                run_lanes(lanes, make_trainable(lanes))
+            guard.end()  # the rest needs no Ray
+            return tuple(lane.summarise(start_s, guard.lost) for lane in lanes)
 
 
-def check_launch(plan: Plan, setup: Setup) -> None:
-    """Checks what can be checked without Ray; raises InputError with every reason against the launch."""
+# Checks -------------------------------------------------------------------------------------------
+
+
+def _get_common_setup(members: Sequence[Member]) -> Setup:
+    """Returns a setup with the address, store and dashboard's host of all members.
+
+    Raises:
+        InputError: if the members have equal names, or sweep folders inside each other.
+        ValueError: if there is no member, or the members do not share what they must.
+    """
+    shared = {(member.setup.address, member.setup.store, member.setup.dashboard_host) for member in members}
+    if len(shared) != 1:
+        raise ValueError(
+            f"members: {len(members)} members with {len(shared)} pairs of Ray and store; there must be one"
+        )
+    problems = []
+    for a, b in combinations(members, 2):
+        if a.name == b.name:
+            problems.append(Problem(rule=f"two of the spaces are named {a.name!r}.", remedy="Give each its own name."))
+        if a.setup.out.is_relative_to(b.setup.out) or b.setup.out.is_relative_to(a.setup.out):
+            rule = f"the sweep folders of {a.name!r} ({a.setup.out}) and {b.name!r} ({b.setup.out}) are not apart."
+            problems.append(Problem(rule=rule, remedy="Give each space a folder of its own."))
+    if problems:
+        raise InputError(problems)
+    return members[0].setup
+
+
+def _collect_problems(members: Sequence[Member], check: Callable[[Member], None]) -> None:
+    """Checks each member, and reports all problems at once; with several members, each problem with its space."""
+    problems: list[Problem] = []
+    for member in members:
+        try:
+            check(member)
+        except InputError as error:
+            if len(members) == 1:
+                raise
+            problems += [problem.at("", f"space {member.name}") for problem in error.problems]
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+
+
+def _check_member(member: Member) -> None:
+    """Checks what can be checked without Ray."""
+    plan, setup = member.plan, member.setup
     check_folder(plan, setup.out)
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
@@ -181,71 +151,77 @@ def check_launch(plan: Plan, setup: Setup) -> None:
         raise InputError(problems)
 
 
+def _check_member_on_nodes(member: Member) -> None:
+    setup = member.setup
+    check_nodes(member.plan, setup.out, setup.store, setup.data_root)
+
+
 def _runs_here(address: str) -> bool:
     """Says whether all trials run on this machine, so that what they need can be checked here."""
     return address == "local" or (address == RUNNING and is_ray_here())
 
 
-def _run_plan(started: _Launch, dashboard: str | None, guard: RayWatch) -> Outcome:
-    plan, setup, watch, rescue = started.plan, started.setup, started.watch, started.rescue
-    _report_damage(plan, setup.out, watch)
-    write_manifest(setup.out, make_manifest_beside_earlier(plan, setup))
-    Store(setup.store).make_root()
-    prefixes = shared_prefixes(plan.trials)
-    agenda = _make_agenda(plan, setup, watch, prefixes)
-    n_done = len(agenda.known) - agenda.n_left
-    n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
-    watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
-    if rescue is not None:
-        guard.rescue = lambda lost: rescue(_summarise(agenda, started, lost))
-    if not agenda.is_over:
-        run_agenda(agenda, plan=plan, setup=setup, watch=watch, work=make_trainable(plan, setup, prefixes))
-    guard.end()  # the rest needs no Ray
-    return _summarise(agenda, started, guard.lost)
+@contextmanager
+def _hold_folders(members: Sequence[Member]) -> Iterator[None]:
+    """Makes the sweep folders and holds their locks during a block.
+
+    Raises:
+        InputError: with each folder that cannot be made, or that another launch holds.
+    """
+    with ExitStack() as stack:
+        _collect_problems(members, lambda member: _hold_folder(member.setup.out, stack))
+        yield
 
 
-def _report_damage(plan: Plan, out: Path, watch: Watch) -> None:
+def _hold_folder(out: Path, stack: ExitStack) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"cannot make this folder ({error.strerror})."
+        raise refuse_argument("out", out, rule, "Choose another folder.") from None
+    try:
+        # A second of patience: `status` looks at the lock by taking it.
+        stack.enter_context(FileLock(out / LOCK, timeout=1))
+    except Timeout:
+        remedy = "Wait for it, or choose another folder."
+        raise refuse_argument("out", out, "another launch is writing here.", remedy) from None
+
+
+# Preparing ----------------------------------------------------------------------------------------
+
+
+def _prepare_lanes(members: Sequence[Member]) -> tuple[Lane, ...]:
+    """Writes the plans into the sweep folders, and returns the lanes.
+
+    Raises:
+        InputError: if a record's path is not a file that may be replaced.
+        StorageError: if a file cannot be written.
+    """
+    _collect_problems(members, _report_damage)
+    for member in members:
+        write_manifest(member.setup.out, make_manifest_beside_earlier(member.plan, member.setup))
+    Store(members[0].setup.store).make_root()
+    return make_lanes(members)
+
+
+def _report_damage(member: Member) -> None:
     """Reports each damaged record, whose trial runs again.
 
     Raises:
         InputError: if a record's path is not a file that may be replaced.
     """
     damaged = []
-    for trial_id in dict.fromkeys(trial.trial_id for trial in plan.trials):
+    for trial_id in dict.fromkeys(trial.trial_id for trial in member.plan.trials):
         try:
-            read_record(out, trial_id)
+            read_record(member.setup.out, trial_id)
         except DamagedError as error:
             damaged.append(error)
     in_the_way = [error for error in damaged if error.path.exists() and not error.path.is_file()]
     if in_the_way:
         raise InputError([f"{error.path}: {error.why}. Move it away, then launch again." for error in in_the_way])
     if damaged:
-        watch("damaged", {"problems": [f"{error.path}: {error.why}. The trial runs again." for error in damaged]})
-
-
-def _make_agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
-    def record_planned(trials: Sequence[PlannedTrial]) -> None:
-        append_planned(setup.out, (trial.entry() for trial in trials))
-        watch("planned", {"n_new": len(trials)})
-
-    name_stages, records = StageNames(), Records()
-
-    def name_shared_work(config: TrialConfig) -> dict[str, str]:
-        names = name_stages(records.resolve_config(config))
-        if config.trial_id not in prefixes:
-            return names
-        # Trials with the same start of fine-tuning and the same work in their first phase share their first epochs.
-        start = [without_schedule(config).flat(), first_work(config)]
-        return {**names, "finetune-prefix": digest("finetune-prefix", start)}
-
-    hooks = AgendaHooks(
-        read_row=partial(read_row, setup.out),
-        resolve=partial(make_config, records=records),
-        name_shared=name_shared_work,
-        is_held=Store(setup.store).is_held,
-        report_planned=record_planned,
-    )
-    return Agenda(plan, hooks)
+        problems = [f"{error.path}: {error.why}. The trial runs again." for error in damaged]
+        member.watch("damaged", {"problems": problems})
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
@@ -271,7 +247,7 @@ def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[
     check_address(address)
     with ExitStack() as stack:
         for name, value in {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_GLOBAL_CHECKPOINT_S": SNAPSHOT_S}.items():
-            stack.enter_context(_set_default(name, value))
+            stack.enter_context(set_default(name, value))
         stack.enter_context(_silence_tune())
         if address == "local":
             keep_token_private()
@@ -382,116 +358,3 @@ def interrupt_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def run_agenda(
-    agenda: Agenda, *, plan: Plan, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]
-) -> int:
-    """Runs the agenda on Tune, with ``work`` for each trial in a worker, and returns how many trials started.
-
-    Raises:
-        StorageError: if a record could not be written.
-    """
-    need = make_bundle(plan.space.resources)
-    queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
-    tuner = tune.Tuner(
-        tune.with_resources(work, tune.PlacementGroupFactory([need])),
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            num_samples=-1,
-            search_alg=queue,
-            scheduler=GroupedPruning(plan.space.prune) if plan.space.prune else None,
-            trial_name_creator=_name_attempt,
-            trial_dirname_creator=_name_attempt,
-        ),
-        run_config=tune.RunConfig(
-            # Two sweeps on one cluster must not share a name: Tune collects files under it before it moves them here.
-            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(setup.out / "ray"),
-            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            callbacks=make_callbacks(plan.space, setup.out),
-            progress_reporter=_SilentReporter(),
-            verbose=0,
-        ),
-    )
-    with (
-        _set_default("TUNE_MAX_PENDING_TRIALS_PG", str(_count_slots(need))),
-        _set_default("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),
-        _keep_signal_handlers(),
-        suppress(KeyboardInterrupt),  # ended trials are reported as usual, and the rest is unfinished
-    ):
-        tuner.fit()
-    if queue.unwritten is not None:
-        raise StorageError(queue.unwritten)
-    return sum(n > 0 for n in agenda.attempts.values())
-
-
-class _SilentReporter(ProgressReporter):
-    """Reports nothing. In a notebook, Tune's own reporter clears the output of the cell, whatever ``verbose`` is."""
-
-    def should_report(self, trials: Any, done: bool = False) -> bool:
-        """Returns False."""
-        return False
-
-    def report(self, trials: Any, done: bool, *sys_info: Any) -> None:
-        """Does nothing."""
-
-
-@contextmanager
-def _keep_signal_handlers() -> Iterator[None]:
-    """Puts back the handlers that Tune leaves behind: they would swallow the next Ctrl-C of this process."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)} if is_main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _set_default(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable during a block, unless the user has set it."""
-    is_set = name in os.environ
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if not is_set:
-            del os.environ[name]
-
-
-def _count_slots(need: Mapping[str, float]) -> int:
-    """Returns how many trials the cluster holds at once, at least one.
-
-    Tune may have that many pending trials; the rest stay in the agenda until they can really run.
-    """
-    available = ray.cluster_resources()
-    return max(1, min(int(available.get(name, 0) / amount) for name, amount in need.items()))
-
-
-def _name_attempt(trial: Any) -> str:
-    planned = trial.config["trial"]
-    return str(planned["trial_id"]) if planned["attempt"] == 1 else f"{planned['trial_id']}-{planned['attempt']}"
-
-
-def _summarise(agenda: Agenda, started: _Launch, lost: str | None) -> Outcome:
-    statuses: dict[str, int] = {}
-    for trial_id in agenda.known:
-        row = read_row(started.setup.out, trial_id)
-        status = row["status"] if row else UNFINISHED
-        statuses[status] = statuses.get(status, 0) + 1
-    notes = [f"{agenda.spent}: {statuses[UNFINISHED]} trials were not run."] if agenda.spent and agenda.queue else []
-    notes += [
-        f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
-    ]
-    notes += [f"{lost}. {CONTINUE}"] if lost else []
-    return Outcome(
-        n_planned=len(agenda.known),
-        n_run=sum(n > 0 for n in agenda.attempts.values()),
-        statuses=statuses,
-        wall_time_s=time.perf_counter() - started.start_s,
-        notes=tuple(notes),
-        ray_is_lost=lost is not None,
-        was_interrupted=lost is None and not agenda.is_over,
-    )

@@ -11,9 +11,10 @@ def name_shared(config):
     return shared_stages(resolve_config(config))
 
 
-def make_agenda(plan, read_row=lambda trial_id: None, **hooks):
+def make_agenda(plan, read_row=lambda trial_id: None, workshop=None, **hooks):
     """Returns the agenda of a plan, as if no trial had ended."""
-    return Agenda(plan, AgendaHooks(read_row=read_row, resolve=make_config, name_shared=name_shared, **hooks))
+    hooks = AgendaHooks(read_row=read_row, resolve=make_config, name_shared=name_shared, **hooks)
+    return Agenda(plan, hooks, workshop)
 
 
 class World:

@@ -154,7 +154,7 @@ def test_progress_counts_over_all_spaces_and_names_them(plan_of, capsys):
     plans = [plan_of(SPACE % proxy, f"{name}.yaml") for name, proxy in (("a", "mnist5k"), ("b", "dummy"))]
     progress = SuiteProgress(open_console(), plans)
     for watch in progress.watches:
-        watch("start", {"n_todo": 2, "n_done": 1, "n_later": 0, "dashboard": None})
+        watch("start", {"n_todo": 2, "n_shared": 0, "n_done": 1, "n_later": 0, "dashboard": None})
     first = plans[0].trials[0]
     for watch, plan in zip(progress.watches, plans, strict=True):
         watch("run", {"trial_id": plan.trials[0].trial_id, "trial": plan.trials[0]})

@@ -230,7 +230,7 @@ def end(progress, trial, **facts):
 
 def test_progress_names_levels_and_seed(progress):
     shown, screen = progress
-    shown("start", {"n_todo": 8, "n_done": 0, "n_later": 10, "dashboard": None})
+    shown("start", {"n_todo": 8, "n_shared": 0, "n_done": 0, "n_later": 10, "dashboard": None})
     trial = shown.plan.trials[0]
     end(shown, trial, reused="pretrain,proxy-features")
     end(shown, shown.plan.trials[1], status="failed", val_metric_best=None, error="ValueError: x", again=True)

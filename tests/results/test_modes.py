@@ -250,20 +250,21 @@ def test_optuna_searches_where_costs_are_low():
 
 def test_pruning_and_the_row_of_a_pruned_trial_follow_the_mode_of_the_task(tmp_path, accurate):
     from orca_sweep.space import Pruning
-    from orca_sweep.sweep.queue import GroupedPruning, Queue
+    from orca_sweep.sweep.queue import Attempt, GroupedPruning, write_missing_record
     from orca_sweep.trial import make_config
 
-    pruning = GroupedPruning(Pruning(name="asha", cells=True))
+    pruning = GroupedPruning([Pruning(name="asha", cells=True)])
     for name, mode in (("tiny", "min"), (accurate, "max")):
         config = make_config({"task": name})
-        trial = {"role": "replicate", "cell_id": "c", "config": config.model_dump()}
+        trial = {"lane": 0, "role": "replicate", "cell_id": "c", "config": config.model_dump()}
         group = pruning._find_group(SimpleNamespace(config={"trial": trial}))
         assert group._metric_op == {"min": -1.0, "max": 1.0}[mode]
     planned = SimpleNamespace(trial_id="t" * 16, cell_id="c" * 16, seed=0, config=config, role="search")
     epochs = [
         {"stage": "finetune", "epoch": i, "val_metric": v, "wall_time_s": 1.0} for i, v in enumerate((0.4, 0.9, 0.7), 1)
     ]
-    Queue._write_missing_record(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
+    lane = SimpleNamespace(out=tmp_path)
+    write_missing_record(Attempt(lane=lane, trial=planned, started=r.now(), epochs=epochs), None)
     row = r.read_record(tmp_path, "t" * 16)["row"]
     assert (row["status"], row["metric_mode"], row["val_metric_best"]) == ("pruned", "max", 0.9)
 

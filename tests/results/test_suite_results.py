@@ -185,17 +185,3 @@ def test_a_reveal_shows_all_members_and_is_one_look(suite):
     assert r.read_results(suite).n_sealed == 0
     assert r.reveal(suite).trials == ()
     assert [len(r.read_reveals(suite / name)) for name in ("a", "b")] == [1, 1]
-
-
-def test_a_record_is_taken_over_with_its_seal_and_only_if_it_is_final(suite, tmp_path):
-    b = suite / "b" / "trials"
-    rows = {path.name: r.read_row(suite / "b", path.name)["status"] for path in b.iterdir()}
-    ok = next(name for name, status in rows.items() if status == "ok")
-    failed = next(name for name, status in rows.items() if status == "failed")
-    target = tmp_path / "new"
-    assert r.adopt_record(suite / "b", target, ok)
-    assert r.read_record(target, ok) == r.read_record(suite / "b", ok)
-    assert "sealed" in r.read_record(target, ok)
-    assert not r.adopt_record(suite / "b", target, failed)
-    assert not r.adopt_record(suite / "b", target, "unknown")
-    assert os.listdir(target / "trials") == [ok]
