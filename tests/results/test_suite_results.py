@@ -1,7 +1,6 @@
 """The folder of a suite is read as one: status, tables, reveals, single trials."""
 
 import fcntl
-import os
 import shutil
 
 import pytest
