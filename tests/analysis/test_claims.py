@@ -36,9 +36,9 @@ from tests.builders.claims import (
     trained,
     world,
 )
+from tests.builders.in_process import run_here as orca
 from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import collected, trial
-from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -199,9 +199,23 @@ def test_too_few_seeds_and_perfect_ranks_have_no_interval_and_say_so(tmp_path):
 
 # Error rates --------------------------------------------------------------------------------------
 
-N_RUNS = 600
-MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_RUNS)
-"""The highest rate of wrong words to expect at a nominal 5%: three standard errors over N_RUNS above it."""
+
+@pytest.fixture(params=[200, pytest.param(2000, marks=pytest.mark.long)])
+def n_runs(request):
+    """How many tables of noise an error rate is counted over."""
+    return request.param
+
+
+def most_of(n_runs):
+    """The highest rate of wrong words to expect at a nominal 5%: three standard errors over n_runs above it."""
+    return 0.05 + 3 * math.sqrt(0.05 * 0.95 / n_runs)
+
+
+def least_of(n_runs):
+    """The lowest rate of wrong words to expect at a nominal 5%."""
+    return min(0.02, 0.05 - 3 * math.sqrt(0.05 * 0.95 / n_runs))  # Holm is a little strict
+
+
 MARGIN = 0.01
 ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
 
@@ -210,8 +224,8 @@ def make_judge(margins, columns):
     return Judge(margins=margins, named={}, columns=columns, level=0.95, complete=False, least=0.3)
 
 
-def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
-    """The findings on a claim in many tables of normal noise.
+def simulated(folder, claim, cells, *, n_runs, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
+    """The findings on a claim in n_runs tables of normal noise.
 
     ``cells`` holds levels and their true difference from the first cell. Half of the noise's variance is shared within a seed, as
     paired trials share their batches.
@@ -223,7 +237,7 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     judge = make_judge(dict.fromkeys(tasks, Margin(value=margin, source="given", kind="given")), FACTORS)
     rng = np.random.default_rng(0)
     findings = []
-    for _ in range(N_RUNS):
+    for _ in range(n_runs):
         shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
         values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
         findings.append(judge.judge_claim(claim, [with_task_values(task, values, rows) for task in base]))
@@ -240,7 +254,7 @@ def with_cell_values(configured, values, **measures):
 
 
 def rate(findings, holds):
-    return sum(map(holds, findings)) / N_RUNS
+    return sum(map(holds, findings)) / len(findings)
 
 
 def any_word(*which):
@@ -256,73 +270,77 @@ def amounts(*shifts):
     return [(NAIVE, 0), *((trained(5 * 2**i), shift) for i, shift in enumerate(shifts))]
 
 
-def test_without_an_effect_helps_and_hurts_are_said_at_most_at_the_nominal_rate(tmp_path):
-    alone = simulated(tmp_path / "a", ONE, amounts(0), sd=0.01, n_seeds=5, margin=0)
-    assert 0.02 <= rate(alone, any_word("helps", "hurts")) <= MOST  # the paired t test's own rate
+def test_without_an_effect_helps_and_hurts_are_said_at_most_at_the_nominal_rate(tmp_path, n_runs):
+    alone = simulated(tmp_path / "a", ONE, amounts(0), sd=0.01, n_seeds=5, margin=0, n_runs=n_runs)
+    assert (
+        least_of(n_runs) <= rate(alone, any_word("helps", "hurts")) <= most_of(n_runs)
+    )  # the paired t test's own rate
     two = ("image", "picture")
-    six = simulated(tmp_path / "b", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two, margin=0)
+    six = simulated(tmp_path / "b", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two, margin=0, n_runs=n_runs)
     assert {judgement.n_family for task in six[0].tasks for judgement in task.judgements} == {6}
-    assert 0.02 <= rate(six, any_word("helps", "hurts")) <= MOST  # of any of six: Holm
-    within = simulated(tmp_path / "c", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two)
-    assert rate(within, any_word("helps", "hurts")) <= MOST
-    assert rate(within, is_("contradicted")) <= MOST
+    assert least_of(n_runs) <= rate(six, any_word("helps", "hurts")) <= most_of(n_runs)  # of any of six: Holm
+    within = simulated(tmp_path / "c", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two, n_runs=n_runs)
+    assert rate(within, any_word("helps", "hurts")) <= most_of(n_runs)
+    assert rate(within, is_("contradicted")) <= most_of(n_runs)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_an_effect_at_the_margin_is_seldom_called_none(tmp_path, sign):
-    findings = simulated(tmp_path / "a", ONE, amounts(sign * MARGIN))
+def test_an_effect_at_the_margin_is_seldom_called_none(tmp_path, sign, n_runs):
+    findings = simulated(tmp_path / "a", ONE, amounts(sign * MARGIN), n_runs=n_runs)
     right, wrong = ("hurts", "helps") if sign > 0 else ("helps", "hurts")
-    assert 0.02 <= rate(findings, any_word("no meaningful difference")) <= MOST
-    assert rate(findings, any_word(right)) <= MOST
+    assert least_of(n_runs) <= rate(findings, any_word("no meaningful difference")) <= most_of(n_runs)
+    assert rate(findings, any_word(right)) <= most_of(n_runs)
     assert rate(findings, any_word(wrong)) == 0
     three = [(trained(), 0), (trained(proxy="photo-patches"), 0), (trained(proxy="dummy"), sign * MARGIN)]
-    findings = simulated(tmp_path / "b", THREE, three)
-    assert rate(findings, is_("supported")) <= MOST
-    assert rate(findings, is_("contradicted")) <= MOST
+    findings = simulated(tmp_path / "b", THREE, three, n_runs=n_runs)
+    assert rate(findings, is_("supported")) <= most_of(n_runs)
+    assert rate(findings, is_("contradicted")) <= most_of(n_runs)
 
 
-def test_a_large_effect_is_called_almost_always(tmp_path):
-    findings = simulated(tmp_path / "a", ONE, amounts(-0.1, -0.1), sd=0.01, n_seeds=5, tasks=("image", "picture"))
+def test_a_large_effect_is_called_almost_always(tmp_path, n_runs):
+    findings = simulated(
+        tmp_path / "a", ONE, amounts(-0.1, -0.1), sd=0.01, n_seeds=5, tasks=("image", "picture"), n_runs=n_runs
+    )
     assert rate(findings, is_("contradicted")) >= 0.98
-    findings = simulated(tmp_path / "b", ONE, amounts(0.1), sd=0.01, n_seeds=5)
+    findings = simulated(tmp_path / "b", ONE, amounts(0.1), sd=0.01, n_seeds=5, n_runs=n_runs)
     assert rate(findings, any_word("hurts")) >= 0.98
 
 
-def test_no_effect_and_one_well_within_the_margin_are_called_none(tmp_path):
-    findings = simulated(tmp_path / "a", ONE, amounts(0, 0), sd=0.002)
+def test_no_effect_and_one_well_within_the_margin_are_called_none(tmp_path, n_runs):
+    findings = simulated(tmp_path / "a", ONE, amounts(0, 0), sd=0.002, n_runs=n_runs)
     assert rate(findings, is_("supported")) >= 0.98
-    small = simulated(tmp_path / "b", ONE, amounts(-0.004), sd=0.002)
+    small = simulated(tmp_path / "b", ONE, amounts(-0.004), sd=0.002, n_runs=n_runs)
     assert rate(small, any_word("no meaningful difference")) >= 0.98  # surely not zero, and surely not meaningful
-    assert rate(small, any_word("helps")) <= MOST
+    assert rate(small, any_word("helps")) <= most_of(n_runs)
 
 
-def test_claims_of_several_contrasts_are_seldom_wrong_at_their_borders(tmp_path):
-    useless = simulated(tmp_path / "a", TWO, amounts(-MARGIN, 0), tasks=("signal",))
-    assert rate(useless, is_("supported")) <= MOST
-    more = simulated(tmp_path / "b", TWO, amounts(-0.05, -0.05 - MARGIN), tasks=("signal",))
-    assert rate(more, is_("supported")) <= MOST
+def test_claims_of_several_contrasts_are_seldom_wrong_at_their_borders(tmp_path, n_runs):
+    useless = simulated(tmp_path / "a", TWO, amounts(-MARGIN, 0), tasks=("signal",), n_runs=n_runs)
+    assert rate(useless, is_("supported")) <= most_of(n_runs)
+    more = simulated(tmp_path / "b", TWO, amounts(-0.05, -0.05 - MARGIN), tasks=("signal",), n_runs=n_runs)
+    assert rate(more, is_("supported")) <= most_of(n_runs)
     tie = [(trained(), 0), (frozen("embedder"), 0.05), (frozen("body"), 0.05 + MARGIN)]
-    assert rate(simulated(tmp_path / "c", FOUR, tie), is_("supported")) <= MOST
+    assert rate(simulated(tmp_path / "c", FOUR, tie, n_runs=n_runs), is_("supported")) <= most_of(n_runs)
     border = [(trained(), 0), (pretrained(0), MARGIN)]
-    assert rate(simulated(tmp_path / "d", FIVE, border), is_("supported")) <= MOST
+    assert rate(simulated(tmp_path / "d", FIVE, border, n_runs=n_runs), is_("supported")) <= most_of(n_runs)
 
 
-def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
-    enough = simulated(tmp_path / "a", TWO, amounts(-0.05, -0.05), sd=0.003, tasks=("signal",))
+def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path, n_runs):
+    enough = simulated(tmp_path / "a", TWO, amounts(-0.05, -0.05), sd=0.003, tasks=("signal",), n_runs=n_runs)
     assert rate(enough, is_("supported")) >= 0.9
     body = [(trained(), 0), (frozen("embedder"), 0.02), (frozen("body"), 0.1)]
-    assert rate(simulated(tmp_path / "b", FOUR, body), is_("supported")) >= 0.98
+    assert rate(simulated(tmp_path / "b", FOUR, body, n_runs=n_runs), is_("supported")) >= 0.98
     needed = [(trained(), 0), (pretrained(0.1), 0.04), (pretrained(0), 0.05)]
-    assert rate(simulated(tmp_path / "c", FIVE, needed), is_("contradicted")) >= 0.98
+    assert rate(simulated(tmp_path / "c", FIVE, needed, n_runs=n_runs), is_("contradicted")) >= 0.98
 
 
-def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
+def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path, n_runs):
     results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
     (base,) = read_task_cells(results)
     judge = make_judge({}, tuple(results.trials))
     rng = np.random.default_rng(1)
 
-    def verdicts_at(rho_s, n_runs=60):
+    def verdicts_at(rho_s, n_runs=30):
         r_p = 2 * math.sin(math.pi * rho_s / 6)  # Pearson's r of normal variables with that Spearman's rho
         for _ in range(n_runs):
             x, e = rng.normal(size=(2, len(base.cells), SEEDS))
@@ -333,12 +351,12 @@ def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path)
             ]
             yield judge.judge_claim(SIX, [replace(base, cells=tuple(drawn))])
 
-    at_border = [words(finding.tasks[0]) for finding in verdicts_at(0.3, 240)]
+    at_border = [words(finding.tasks[0]) for finding in verdicts_at(0.3, n_runs)]
     # Three standard errors of so many runs, and the jackknife's interval is an approximation.
-    assert at_border.count(["does not track"]) <= 240 * 0.05 + 3 * math.sqrt(240 * 0.05 * 0.95) + 3
-    assert at_border.count(["tracks"]) <= 240 * 0.025 + 3 * math.sqrt(240 * 0.025 * 0.975) + 3
+    assert at_border.count(["does not track"]) <= n_runs * 0.05 + 3 * math.sqrt(n_runs * 0.05 * 0.95) + 0.0125 * n_runs
+    assert at_border.count(["tracks"]) <= n_runs * 0.025 + 3 * math.sqrt(n_runs * 0.025 * 0.975) + 0.0125 * n_runs
     for rho_s, word in ((0.95, "tracks"), (-0.8, "does not track")):
-        assert sum(words(finding.tasks[0]) == [word] for finding in verdicts_at(rho_s)) >= 55
+        assert sum(words(finding.tasks[0]) == [word] for finding in verdicts_at(rho_s)) >= 27
     assert sum(words(finding.tasks[0]) == ["tracks"] for finding in verdicts_at(0.0)) <= 1
 
 

@@ -13,9 +13,9 @@ from orca_sweep.analysis.catalogue import write_analysis
 from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
+from tests.builders.in_process import run_here as orca
 from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import MNIST, NONE, collected, trial
-from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 DUMMY = {"proxy": "dummy"}

@@ -11,8 +11,8 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, make_config
+from tests.builders.in_process import run_here as orca
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, sweep
-from tests.commands import orca
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
 

@@ -29,6 +29,7 @@ from orca_sweep.analysis.report.realised import find_unmatched
 from orca_sweep.analysis.report.record import Additions
 from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
+from tests.builders.in_process import run_here as orca
 from tests.builders.reports import (
     HOSTILE,
     IMAGE,
@@ -43,7 +44,6 @@ from tests.builders.reports import (
     with_curve,
 )
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
-from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 BOTH = {**MNIST, "finetune.freeze": "body"}

@@ -400,7 +400,7 @@ def test_downloads_are_the_tables_and_the_methods_are_copied(opened, results, te
 
 
 def test_2000_trials_open(opened):
-    shown = opened(made_page(big_results(), []))
+    shown = opened(made_page(big_results()))
     assert shown.locator("a.sq").count() == 2000
     shown.locator(".cells tbody tr").nth(3).hover()
     assert "n = " in shown.locator("#chart").inner_text()

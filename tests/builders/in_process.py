@@ -16,17 +16,44 @@ class Ended:
 
 def call(main, *words):
     """Runs a program's main function and returns its exit code and output; other exceptions fail the test."""
-    text, before = io.StringIO(), sys.argv
+    text = io.StringIO()
+    code = _run(main, words, text, text)
+    return Ended(code=code, text=" ".join(text.getvalue().split()))
+
+
+def _run(main, words, output, errors):
+    """Runs a main function with these words, which writes to these streams, and returns its exit code."""
+    before = sys.argv
     sys.argv = [str(main.__module__), *map(str, words)]
     try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             main()
-        code = 0
     except SystemExit as end:
-        code = end.code or 0
+        return end.code or 0
     finally:
         sys.argv = before
-    return Ended(code=code, text=" ".join(text.getvalue().split()))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The outcome of a command, as that of ``tests.commands.orca``, which starts a process and costs ten times as much."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_here(*words, check=None, cwd=None):
+    """Runs orca-sweep in this process, in the folder ``cwd`` if given; ``check`` is the expected exit code."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd or "."):
+        code = _run(cli.main, words, output, errors)
+    done = Done(returncode=code, stdout=output.getvalue(), stderr=errors.getvalue())
+    assert "Traceback" not in done.stderr, done.stderr
+    if check is not None:
+        assert code == check, done.stdout + done.stderr
+    return done
 
 
 def orca(*words):

@@ -64,9 +64,11 @@ def two_cells(folder, **more):
     return sweep_folder(folder, cell_rows_with_curves(NONE, BASE), cell_rows_with_curves(MNIST, BETTER), **more)
 
 
-def made_page(results, figures=(), **asked):
+def made_page(results, figures=(), *, has_forest=None, **asked):
+    """The page with these figures; the forest of the effects comes with any figure, else only if it is asked for."""
     report = compute(results, **asked)
-    return page(report, draw(results, report.effects, figures))
+    has_forest = figures != () if has_forest is None else has_forest
+    return page(report, draw(results, report.effects if has_forest else None, figures))
 
 
 def hostile_sweep(folder):

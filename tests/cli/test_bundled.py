@@ -12,7 +12,7 @@ import pytest
 
 from orca_sweep.errors import InputError
 from orca_sweep.space.bundled import find_space, list_bundled_spaces, list_bundled_suites, read_question
-from tests.commands import orca
+from tests.builders.in_process import run_here as orca
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -29,6 +29,7 @@ from orca_sweep.tasks.tabular import fetch_openml
 from orca_sweep.training.run import drop_checkpoint
 from tests.builders.in_process import command
 from tests.builders.sweeps import sweep_folder
+from tests.commands import wait_for
 
 KEY = stage_key("embedder", {"which": "one"})
 LONG_AGO = time.time() - 400 * 86400
@@ -502,5 +503,22 @@ def test_ci_takes_away_its_own_folder_alone(tmp_path):
     done = subprocess.run([Path(__file__).parents[2] / ".ci/run"], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tmp." in (tmp_path / "seen").read_text()  # its folder, while it ran
+    wait_for(lambda: [path.name for path in (tmp_path / "tmp").iterdir()] == ["thesis.tex"])  # it goes by itself
     assert set(contents(tmp_path / "tmp")) == {"thesis.tex"}
-    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["thesis.tex"]
+
+
+def test_ci_fails_when_one_of_its_checks_fails(tmp_path):
+    """Also one of those that run beside the tests; and it says what that check printed."""
+    names = ("pip", "ruff", "mypy", "lint-imports", "pytest", "chromium")
+    for name in names:
+        write(tmp_path / "bin" / name, f'#!/bin/sh\necho "by {name}"\n[ "$FAILING" != {name} ]\n').chmod(0o755)
+    write(tmp_path / "bin/python3", '#!/bin/sh\nmkdir -p "$3"\n').chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    variables = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "TMPDIR": str(tmp_path / "tmp")}
+    for name in (*names[:-1], "nothing"):
+        done = subprocess.run(
+            [Path(__file__).parents[2] / ".ci/run"], env={**variables, "FAILING": name}, capture_output=True, text=True
+        )
+        assert (done.returncode == 0) == (name == "nothing"), name
+        assert name == "nothing" or f"by {name}" in done.stdout
+    wait_for(lambda: not list((tmp_path / "tmp").iterdir()))

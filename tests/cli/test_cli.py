@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from orca_sweep import cli
 from orca_sweep.config import knobs
-from tests.commands import orca
+from tests.builders.in_process import run_here as orca
 
 REPO = Path(__file__).resolve().parents[2]
 SPACES = sorted((REPO / "search_spaces").glob("*.yaml"))

@@ -14,9 +14,9 @@ from orca_sweep.planning.replay import replay
 from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.meter import Meter
 from orca_sweep.trial import make_config
+from tests.builders.in_process import run_here as orca
 from tests.builders.manifests import sweep_manifest
 from tests.builders.sweeps import sweep_folder
-from tests.commands import orca
 
 ALIGNED = {
     "task": "tiny",

@@ -15,8 +15,8 @@ from orca_sweep import results as r
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting, sources, tables
 from orca_sweep.space.manifest import require_manifest, write_manifest
+from tests.builders.in_process import run_here as orca
 from tests.builders.sweeps import sweep_folder
-from tests.commands import orca
 
 TABLES = ("trials", "epochs", "stages")
 

@@ -11,9 +11,9 @@ from orca_sweep import results as r
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.predict import predict_wholes
+from tests.builders.in_process import run_here as orca
 from tests.builders.manifests import sweep_manifest
 from tests.builders.sweeps import sweep_folder
-from tests.commands import orca
 
 
 def sealed_sweep(folder, **more):
