@@ -280,7 +280,10 @@ def read_label_action(results: Results) -> dict[str, bool | None]:
     objective with that setting obeys; without it nobody knows.
     """
     known = {**_read_first_known(results, LABEL_GRADIENT), **_read_first_known(results, ACT)}
-    return {str(cell_id): bool(known[cell_id]) if cell_id in known else None for cell_id in results.trials["cell_id"].unique()}
+    return {
+        str(cell_id): bool(known[cell_id]) if cell_id in known else None
+        for cell_id in results.trials["cell_id"].unique()
+    }
 
 
 def _read_first_known(results: Results, column: str) -> dict[str, Any]:
@@ -291,9 +294,7 @@ def _read_first_known(results: Results, column: str) -> dict[str, Any]:
     return dict(rows.drop_duplicates("cell_id").itertuples(index=False, name=None))
 
 
-def _configure_cell(
-    cell: Cell, row: Mapping[str, str], candidates: Mapping[str, tuple[str, ...]]
-) -> ConfiguredCell:
+def _configure_cell(cell: Cell, row: Mapping[str, str], candidates: Mapping[str, tuple[str, ...]]) -> ConfiguredCell:
     fields = (path for path in _list_fields() if path not in {"task", "seed"})
     paths = [path for path in dict.fromkeys((*fields, *cell.labels)) if path in row]
     settings = {path: TUNED if path in candidates else row[path] for path in paths}
