@@ -74,6 +74,8 @@ class Claim:
     lacks: Callable[[TaskCells], str]
     """What a task without any setting lacks."""
     says: Callable[[Words], Says]
+    excludes: Callable[[TaskCells], str] | None = None
+    """Why a task can never be judged, whatever cells are added; empty if it can."""
     widen: Callable[[TaskCells, Setting], Setting] | None = None
     """Adds pairs from elsewhere in the task to the setting that is chosen."""
     dims: int | None = None

@@ -13,7 +13,15 @@ from orca_sweep.stats.modes import Mode
 
 CORRELATION = "correlation"
 Lack = Literal[
-    Reason, "lacking-trials", "no-interval", "no-dimensions", "no-column", "not-named", "no-setting", "several"
+    Reason,
+    "lacking-trials",
+    "no-interval",
+    "no-dimensions",
+    "no-column",
+    "not-concerned",
+    "not-named",
+    "no-setting",
+    "several",
 ]
 """Why a contrast or a task is not judged: the reason of a verdict, or what the rows lack."""
 

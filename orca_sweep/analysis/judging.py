@@ -76,6 +76,9 @@ class Judge:
         missing = [path for path in claim.needs if path not in self.columns]
         if claim.dims is not None and task.dims is None:
             return _lack_setting("no-dimensions", "the tables do not say whether it is 1D or 2D (column dims)")
+        never = claim.excludes(task) if claim.excludes else ""
+        if never:
+            return _lack_setting("not-concerned", never)
         if missing:
             return _lack_setting("no-column", f"the tables have no column {', '.join(missing)}")
         start = [cell for cell in task.cells if self._is_named(cell, claim)]

@@ -62,10 +62,15 @@ def _cross_amount(
     )
 
 
-def lacks_normalising(task: TaskCells) -> str:
-    """Returns what a task lacks for the crossing of normalised inputs with embedder training."""
+def exclude_codes(task: TaskCells) -> str:
+    """Returns why normalising cannot act in a task; empty if it can."""
     if any(cell.has_codes for cell in task.cells):
         return f"its inputs are one-hot: they have no scale, so that {NORMALISE} cannot act"
+    return ""
+
+
+def lacks_normalising(task: TaskCells) -> str:
+    """Returns what a task lacks for the crossing of normalised inputs with embedder training."""
     ways = dict.fromkeys(cell.normalisation for cell in task.cells)
     if set(ways) <= {UNKNOWN}:
         return f"its rows do not say how inputs are normalised ({NORMALISE})"

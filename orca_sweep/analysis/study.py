@@ -164,6 +164,7 @@ CLAIMS = (
         needs=(PROXY, EPOCHS, NORMALISE),
         varied=frozenset({EPOCHS, NORMALISE}),
         settings=own.cross_normalising,
+        excludes=own.exclude_codes,
         lacks=own.lacks_normalising,
         says=says_none_helps,
     ),

@@ -81,6 +81,8 @@ def find_addition(claim: Claim, finding: TaskFinding) -> str:
         return ""
     if finding.unjudged:
         reason = finding.unjudged.reason
+        if reason == "not-concerned":
+            return ""
         if reason == "several":
             reasons = dict.fromkeys(j.unjudged.reason for j in finding.judgements if j.unjudged)
             return "; ".join(REMEDIES.get(each, "") for each in reasons)
