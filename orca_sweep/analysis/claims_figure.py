@@ -36,7 +36,8 @@ def write_caption(claims: Claims) -> str:
     return (
         f"Verdicts of these rows on claims of the study and of this project, by {claims.column}. Bars:"
         f" {format_percent(claims.level)} intervals, n pairs of equal seed; for rank correlations, intervals over seeds."
-        f" Shaded: within the margin of the task. Words are corrected for all contrasts that decide a claim, bars are uncorrected. {claims.completeness}"
+        " Shaded: within the margin of the task. Words are corrected for all contrasts that decide a claim, bars are"
+        f" uncorrected. {claims.completeness}"
     )
 
 

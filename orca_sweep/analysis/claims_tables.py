@@ -62,8 +62,8 @@ def _write_caption(claims: Claims) -> str:
         f" {claims.completeness} {describe_rule(LEAST_SHARE, 0, of_some=False)} No meaningful difference means smaller than the"
         " margin; it does not mean none. Undecided: the seeds so far do not decide. Not judged: the rows lack something, such as"
         " a cell to compare with or a margin; the notes of each claim name it. The last column counts, of all tasks that"
-        f" decide a claim, those that support it, with the {format_percent(claims.level)} Wilson interval of that share, which treats the tasks as a"
-        " sample. Tasks that are undecided or not judged do not count."
+        f" decide a claim, those that support it, with the {format_percent(claims.level)} Wilson interval of that share, which"
+        " treats the tasks as a sample. Tasks that are undecided or not judged do not count."
     )
 
 
@@ -137,8 +137,8 @@ def _write_claim_caption(claims: Claims, finding: ClaimFinding, is_rho: bool) ->
     return (
         f"Verdict: {finding.verdict}. Source of the claim: {claim.source} (origin: {claim.origin}). Judged on:"
         f" {claim.rows}. A task supports it if {claim.supports}; a task contradicts it if {claim.contradicts}."
-        f" {_describe_rule(finding)} {measured}. Words are corrected for all contrasts that decide this claim and can be judged ({n}); those that are only shown are a family of"
-        " their own; intervals are uncorrected."
+        f" {_describe_rule(finding)} {measured}. Words are corrected for all contrasts that decide this claim and can be"
+        f" judged ({n}); those that are only shown are a family of their own; intervals are uncorrected."
     )
 
 

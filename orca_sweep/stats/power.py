@@ -70,7 +70,7 @@ def count_seeds_for_margin(margin: float, sd: float, n_comparisons: int = 1, alp
 
 
 def _find_fewest(is_enough: Callable[[int], bool]) -> float:
-    """Returns the fewest pairs that are enough, if more are always enough too."""
+    """Returns the fewest pairs that are enough, if more are enough too (where few are far from enough, it may be otherwise)."""
     low, high = 1, 2
     while not is_enough(high):
         low, high = high, 2 * high
