@@ -19,6 +19,7 @@ difference means smaller than the margin; it does not mean none.
 Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png, .svg and .pdf.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ from orca_sweep.analysis.task_power import describe_power
 from orca_sweep.analysis.writing import Output, Record, format_csv, format_percent
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
+from orca_sweep.stats.power import MOST_SEEDS
 
 __all__ = [
     "NAME",
@@ -179,11 +181,18 @@ def _task_columns(task: TaskFinding | None, *, is_counted: bool) -> Record:
         "margin_from": task and task.margin and task.margin.source,
         "detectable": task and task.detectable,
         "chance_of_no_difference": task and task.power.chance_of_none,
-        "seeds_for_margin": task and task.power.seeds_for_margin,
-        "seeds_to_decide": task and task.power.seeds_to_decide,
+        "seeds_for_margin": task and _write_seeds(task.power.seeds_for_margin),
+        "seeds_to_decide": task and _write_seeds(task.power.seeds_to_decide),
         "task_could_have_shown": task and describe_power(task.power, task.margin),
         "task_needs": task and task.add,
     }
+
+
+def _write_seeds(n: float) -> str:
+    """Returns a number of seeds; '>1000' beyond what is counted, empty if it is not known."""
+    if math.isnan(n):
+        return ""
+    return f">{MOST_SEEDS}" if math.isinf(n) else str(int(n))
 
 
 def _judgement_columns(claims: Claims, judgement: Judgement | None) -> Record:

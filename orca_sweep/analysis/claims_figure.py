@@ -46,8 +46,8 @@ def _write_heading(finding: ClaimFinding, names: Mapping[str, str]) -> str:
     verdict = finding.verdict
     for task, name in names.items():
         verdict = verdict.replace(task, name)
-    ours = " (ours)" if finding.claim.origin == "ours" else ""
-    return f"{finding.claim.id}. {finding.claim.sentence}{ours}\n{verdict}"
+    origin = " (ours)" if finding.claim.origin == "ours" else ""
+    return f"{finding.claim.id}. {finding.claim.sentence}{origin}\n{verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)

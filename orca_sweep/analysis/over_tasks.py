@@ -107,7 +107,7 @@ def write_summary(kind: Kind, says: Mapping[str, Says], words: Mapping[Says, str
     if kind == "cannot be judged":
         return UNJUDGED
     if votes.judged == 1:
-        (name,) = (name for name, said in says.items() if said != "cannot be judged")
+        (name,) = (task for task, word in says.items() if word != "cannot be judged")
         return f"{kind}, resting on one task ({name}){_count_unjudged(votes)}"
     parts = _count_by_word(votes, words) if words else _count_votes_in_words(votes)
     return f"{kind}: {', '.join(parts)}{_count_unjudged(votes)}"
@@ -117,7 +117,7 @@ def _count_votes_in_words(votes: Votes) -> list[str]:
     """Returns '4 of 6 tasks support it', '1 contradicts it', '1 is undecided'; the more frequent first."""
     counts = [(votes.supports, "supports it", "support it"), (votes.contradicts, "contradicts it", "contradict it")]
     counts = [*sorted(counts, key=lambda count: -count[0]), (votes.undecided, "is undecided", "are undecided")]
-    texts = [(n, one if n == 1 else many) for n, one, many in counts if n]
+    texts = [(n, singular if n == 1 else plural) for n, singular, plural in counts if n]
     (n, first), *rest = texts
     return [f"{n} of {votes.judged} tasks {first}", *(f"{n} {text}" for n, text in rest)]
 

@@ -34,8 +34,8 @@ def measure_power(judgements: Sequence[Judgement], alpha: float) -> Power:
         Power(
             n=j.n,
             n_family=j.n_family,
-            detectable=detectable_effect(j.n, j.sd, j.margin, j.n_family, alpha),
-            chance_of_none=chance_of_no_difference(j.n, j.sd, j.margin, j.n_family, alpha),
+            detectable=detectable_effect(j.n, j.sd, j.margin, n_comparisons=j.n_family, alpha=alpha),
+            chance_of_none=chance_of_no_difference(j.n, j.sd, j.margin, n_comparisons=j.n_family, alpha=alpha),
             seeds_for_margin=count_seeds_for_margin(j.margin, j.sd, j.n_family, alpha),
             seeds_to_decide=_count_to_decide(j, alpha) if j.word == "undecided" else math.nan,
         )

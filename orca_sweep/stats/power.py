@@ -66,7 +66,7 @@ def count_seeds_for_margin(margin: float, sd: float, n_comparisons: int = 1, alp
         return math.nan
     if margin == 0:
         return math.inf
-    return _find_fewest(lambda n: chance_of_no_difference(n, sd, margin, n_comparisons, alpha) >= POWER)
+    return _find_fewest(lambda n: chance_of_no_difference(n, sd, margin, n_comparisons, alpha=alpha) >= POWER)
 
 
 def _find_fewest(is_enough: Callable[[int], bool]) -> float:

@@ -657,7 +657,7 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
     count = [sum(len(task.judgements) for task in finding.tasks) for finding in judged_claims.findings]
     assert (
         [
-            sum(row["claim"] == f.claim.id and row["contrast"] != "" and row["is_counted"] == "True" for row in rows)
+            sum(row["claim"] == f.claim.id and row["contrast"] != "" and row["is_counted"] == "true" for row in rows)
             for f in judged_claims.findings
         ]
         == count
@@ -669,8 +669,8 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
     assert (first["interval"], first["word"]) == ("95% Student-t interval over pairs", "helps")
     assert first["verdict_in_words"] == "contradicted: 2 of 2 tasks contradict it"
     assert rows[-7]["interval"] == "95% interval of Spearman's rho, jackknife over seeds"
-    assert {(row["claim"], row["task"]) for row in rows if row["is_counted"] == "False"} == {("3", "signal")}
-    assert sum(row["is_leading"] == "True" for row in rows) == 2 + 1 + 3 + 3 + 3 + 3
+    assert {(row["claim"], row["task"]) for row in rows if row["is_counted"] == "false"} == {("3", "signal")}
+    assert sum(row["is_leading"] == "true" for row in rows) == 2 + 1 + 3 + 3 + 3 + 3
     lone = lines(claims.compute(tables(tmp_path / "b", world("image")), claims.Options(margin=["0.01"])))
     assert [row["claim"] for row in lone] == [claim.id for claim in CLAIMS]
     assert (lone[0]["contrast"], lone[0]["not_judged_because"][:7], lone[1]["task"]) == ("", "no cell", "")

@@ -325,7 +325,7 @@ def test_equal_differences_of_one_task_take_no_power_from_the_others():
 
 def test_one_huge_effect_counts_as_one_task():
     parts = [world(task, amounts={20: SAME}) for task in ("image", "picture")]
-    huge = [trial({"task": "vast", **levels}, s, 1e6 * v + noise("vast", 9 * s + v), dims=2, proxy_labels_act=True)
+    huge = [trial({"task": "vast", **levels}, s, 1e6 * v + 1e3 * noise("vast", 9 * s + v), dims=2, proxy_labels_act=True)
             for levels, v in ((NAIVE, 9), (trained(), 1)) for s in range(SEEDS)]  # fmt: skip
     finding, _ = find(results_of(*parts, huge), "1", margin=("0.01", "vast=1"))
     assert finding.summary == "supported: 2 of 3 tasks support it, 1 contradicts it"
