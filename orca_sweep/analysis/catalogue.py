@@ -167,7 +167,7 @@ for _analysis in (
     ),
     Analysis(
         name="claims",
-        answers="does this sweep support or contradict the study's claims?",
+        answers="does this sweep support or contradict the study's claims, and ours?",
         options=(
             replace(BASE, meaning="level of the setting to judge at; may be repeated"),
             MARGIN,

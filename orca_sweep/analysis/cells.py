@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 PROXY, EPOCHS, OBJECTIVE = "proxy", "embedder.epochs", "embedder.objective"
 FREEZE, FREEZE_EPOCHS, FRACTION = "finetune.freeze", "finetune.freeze_epochs", "body.pretrain_fraction"
+NORMALISE, LABEL_GRADIENT = "data.normalise", "embedder.label_gradient"
 PRETRAINING = frozenset({FRACTION, "body.pretrain_steps", "body.allow_pickle"})
 FREEZING = frozenset({FREEZE, FREEZE_EPOCHS})
 PLACEBO, SHUFFLED = "dummy", "shuffled:"
 UNKNOWN = "null"
 """The level of a field that the table does not have."""
-TUNED = "tuned"
-LAST = "objective_last"
+TUNED, RAW = "tuned", "none"
+LAST, ACT, SCALE = "objective_last", "proxy_labels_act", "normalised"
+ONE_HOT = "one-hot"
+"""What ``normalised`` says of inputs without a scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,12 @@ class ConfiguredCell:
     """The space that planned it."""
     settings: Mapping[str, str]
     """Stored levels as text; 'tuned' for a field that was searched within the cell, whatever the result."""
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By field that was searched within the cell, the levels that were tried."""
+    labels_act: bool | None = None
+    """Whether the labels of its proxy reach the gradient of embedder training; None if the rows do not say."""
+    scale: str = ""
+    """How its inputs were normalised, as its rows say."""
 
     @cached_property
     def objectives(self) -> dict[int, float]:
@@ -64,6 +73,24 @@ class ConfiguredCell:
         return not self.is_naive and self.epochs > 0 and self.settings.get(PROXY, UNKNOWN) != UNKNOWN
 
     @property
+    def trains_on_data(self) -> bool:
+        """Whether its embedder is trained towards a real proxy, neither noise nor permuted labels."""
+        return self.is_trained and not self.has_placebo
+
+    @cached_property
+    def normalisation(self) -> str:
+        """How its inputs are normalised: none, channel ...; null if the table does not say."""
+        level = self.settings.get(NORMALISE, UNKNOWN)
+        # The task's own way is in the rows alone.
+        measured = self.scale.partition(":")[0].partition(";")[0].strip()
+        return (measured or UNKNOWN) if level == UNKNOWN else level
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether its inputs are one-hot, as its rows say: these have no scale, and stay as they are."""
+        return ONE_HOT in self.scale
+
+    @property
     def has_placebo(self) -> bool:
         """Whether its proxy is noise, or has its labels permuted."""
         proxy = self.settings.get(PROXY, UNKNOWN)
@@ -84,6 +111,8 @@ class ConfiguredCell:
 
     def level_of(self, path: str) -> str:
         """Returns the level of a field as people read it: that of a factor as its space writes it."""
+        if path in self.candidates:
+            return TUNED
         return self.cell.labels.get(path) or self.settings.get(path, UNKNOWN)
 
 
@@ -103,8 +132,8 @@ def training_fields(cell: ConfiguredCell) -> frozenset[str]:
 class TaskCells:
     """The cells of one task that have a replicate, those with the most usual setting first.
 
-    The order is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy; ties keep the
-    order of the table.
+    The order is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy, then a cell with
+    tuned fields; ties keep the order of the table.
     """
 
     task: str
@@ -123,12 +152,18 @@ class TaskCells:
         """Returns the cells that differ from a cell only in the free fields, including the cell itself.
 
         Within a space, fields that are not factors may differ too, since a rule of the space sets them; between spaces
-        they may not.
+        they may not. The cells are equally tuned: the same fields were searched in each, and between spaces over the same
+        levels.
         """
         group = self._group_cells(frozenset(free))[_levels_key(cell, self.factors, free)]
         rest = [path for path in cell.settings if path not in free and path not in self.factors]
         key = _levels_key(cell, rest)
-        return [other for other in group if other.space == cell.space or _levels_key(other, rest) == key]
+        return [
+            other
+            for other in group
+            if (other.space == cell.space and other.candidates.keys() == cell.candidates.keys())
+            or (other.candidates == cell.candidates and _levels_key(other, rest) == key)
+        ]
 
     def _group_cells(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[ConfiguredCell]]:
         """Returns the cells by their levels of the factors that are not free."""
@@ -169,12 +204,17 @@ def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCe
     """
     cells_by_task = by_task(read_cells(results, metric, measures=(LAST,)))
     rows = _read_first_rows(results)
-    dims, searched = _read_dims(results), _list_searched(results)
+    dims, candidates = _read_dims(results), _list_candidates(results)
+    labels_act, scales = read_label_action(results), _read_first_known(results, SCALE)
     factors = tuple(path for path in results.factors if path != "task")
     tasks = []
     for task, every in cells_by_task.items():
         cells = [
-            _configure_cell(cell, rows[cell.cell_id], results.tuned if cell.cell_id in searched else ())
+            replace(
+                _configure_cell(cell, rows[cell.cell_id], candidates.get(cell.cell_id, {})),
+                labels_act=labels_act.get(cell.cell_id),
+                scale=str(scales.get(cell.cell_id, "")),
+            )
             for cell in replicated(every)
             if cell.trials
         ]
@@ -193,13 +233,14 @@ def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCe
     return tuple(tasks)
 
 
-def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
+def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool, bool]:
     fraction = cell.fraction
     return (
         cell.settings.get(FREEZE, UNKNOWN) not in ("none", UNKNOWN),
         math.inf if math.isnan(fraction) else -fraction,
         not cell.is_trained,
         cell.has_placebo,
+        not cell.candidates,
     )
 
 
@@ -220,17 +261,44 @@ def _write_levels(values: "pd.Series[Any]") -> list[str]:
     return [texts.setdefault(key, write_level(key[1])) for key in keys]
 
 
-def _list_searched(results: Results) -> set[str]:
-    """Returns the cells within which fields were tuned."""
-    trials = results.trials
-    return set(trials.loc[trials["role"] == "search", "cell_id"].astype(str))
+def _list_candidates(results: Results) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Returns the cells within which fields were tuned: by field with several candidates, their levels."""
+    searched = results.trials[results.trials["role"] == "search"]
+    by_cell: dict[str, dict[str, tuple[str, ...]]] = {}
+    for path in (path for path in results.tuned if path in searched):
+        for cell_id, values in searched.groupby("cell_id", sort=False)[path].unique().items():
+            levels = tuple(sorted({write_level(value) for value in values}))
+            if len(levels) > 1:
+                by_cell.setdefault(str(cell_id), {})[path] = levels
+    return by_cell
 
 
-def _configure_cell(cell: Cell, row: Mapping[str, str], tuned: Collection[str]) -> ConfiguredCell:
+def read_label_action(results: Results) -> dict[str, bool | None]:
+    """Returns of each cell whether the labels of its proxy reach the gradient of embedder training; None: nobody knows.
+
+    Tables of earlier versions lack the column ``proxy_labels_act``. There ``embedder.label_gradient`` decides, which every
+    objective with that setting obeys; without it nobody knows.
+    """
+    known = {**_read_first_known(results, LABEL_GRADIENT), **_read_first_known(results, ACT)}
+    return {
+        str(cell_id): bool(known[cell_id]) if cell_id in known else None
+        for cell_id in results.trials["cell_id"].unique()
+    }
+
+
+def _read_first_known(results: Results, column: str) -> dict[str, Any]:
+    """Returns the first value of a column among the replicates of each cell that have one."""
+    if column not in results.trials:
+        return {}
+    rows = results.trials.loc[results.trials["role"] != "search", ["cell_id", column]].dropna()
+    return dict(rows.drop_duplicates("cell_id").itertuples(index=False, name=None))
+
+
+def _configure_cell(cell: Cell, row: Mapping[str, str], candidates: Mapping[str, tuple[str, ...]]) -> ConfiguredCell:
     fields = (path for path in _list_fields() if path not in {"task", "seed"})
     paths = [path for path in dict.fromkeys((*fields, *cell.labels)) if path in row]
-    settings = {path: TUNED if path in tuned else row[path] for path in paths}
-    return ConfiguredCell(cell=cell, space=str(row.get("space")), settings=settings)
+    settings = {path: TUNED if path in candidates else row[path] for path in paths}
+    return ConfiguredCell(cell=cell, space=str(row.get("space")), settings=settings, candidates=candidates)
 
 
 @cache

@@ -1,132 +1,27 @@
-"""Judges the study's claims on the cells of tables: contrasts, their words, what each task says, a verdict over tasks."""
+"""Judges claims on the cells of tables: contrasts, their words, what each task says, a verdict over tasks."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, ConfiguredCell, TaskCells
+from orca_sweep.analysis.cells import TUNED, ConfiguredCell, TaskCells
+from orca_sweep.analysis.claim_records import Claim, Pair, Setting
+from orca_sweep.analysis.correlating import judge_correlations
+from orca_sweep.analysis.findings import ClaimFinding, Judgement, Lack, TaskFinding, Unjudged
 from orca_sweep.analysis.margins import Margin
-from orca_sweep.analysis.study import Claim, Pair, Says, Setting
+from orca_sweep.analysis.over_tasks import count_votes, judge_share, judge_some, write_summary
 from orca_sweep.analysis.table_effects import describe_unpaired
+from orca_sweep.analysis.task_power import describe_claim_power, find_addition, measure_power
 from orca_sweep.stats import (
     Contrast,
-    Proportion,
-    RankCorrelation,
-    Reason,
     Verdict,
     describe_reason,
-    holm,
     judge_contrasts,
     paired_contrast,
-    rank_correlation,
-    rho_p,
     wilson_interval,
 )
-from orca_sweep.stats.digits import MINUS, Digits, digits_of_intervals, format_number, refine_digits
-from orca_sweep.stats.modes import Mode, as_cost
-
-Kind = Literal["supported", "contradicted", "mixed", "undecided", "cannot be judged"]
-CORRELATION = "correlation"
-Lack = Literal[
-    Reason, "lacking-trials", "no-interval", "no-dimensions", "no-column", "not-named", "no-setting", "several"
-]
-"""Why a contrast or a task is not judged: the reason of a verdict, or what the rows lack."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unjudged:
-    """Why something is not judged."""
-
-    reason: Lack
-    text: str
-    """The reason in words, with what is missing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """One contrast or rank correlation of a claim on a task, and its word."""
-
-    kind: str
-    """The name that the claim's rule uses; 'correlation' for a rank correlation."""
-    name: str
-    cells: tuple[str, ...]
-    """Ids: of the first cell and the one it is compared with, or of all cells in a correlation."""
-    word: str
-    n: int
-    """Complete pairs of equal seed; trials for a correlation."""
-    n_seeds: int
-    estimate: float
-    """Mean paired difference in the metric's unit, or Spearman's rho."""
-    low: float
-    """End of the 1 - alpha interval, as ``high``."""
-    high: float
-    inner_low: float
-    """End of the 1 - 2 alpha interval of a difference, as ``inner_high``."""
-    inner_high: float
-    reference: float
-    """Mean of the second cell."""
-    margin: float
-    """For a correlation the least that counts; if a higher metric is better, it is negative: the most that counts."""
-    p_beyond: float
-    """Adjusted for the claim's family, as ``p_within``."""
-    p_within: float
-    n_family: int
-    sentence: str
-    unjudged: Unjudged | None
-    """Why it is not judged; None if it is."""
-    gaps: str
-    """Seeds that have no pair or lack trials, and why."""
-    digits: Digits
-    """The digits that its numbers show, in tables and in its sentence."""
-    differs: str
-    """Other fields in which the two cells differ, since a rule of their space sets them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskFinding:
-    """What one task says of a claim."""
-
-    task: str
-    metric: str
-    dims: int | None
-    says: Says
-    unjudged: Unjudged | None
-    """Why it cannot be judged; None if it can."""
-    margin: Margin | None
-    """None if the claim needs none."""
-    setting: str = ""
-    """Levels of the fields that vary in the task but that the claim does not compare."""
-    n_other_settings: int = 0
-    """Settings at which the claim could also be judged."""
-    judgements: tuple[Judgement, ...] = ()
-    mode: Mode = "min"
-    left_out: str = ""
-    """Which of the cells that the claim compares do not count, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimFinding:
-    """A claim, what each task says of it, and the verdict over all tasks."""
-
-    claim: Claim
-    tasks: tuple[TaskFinding, ...]
-    kind: Kind
-    summary: str
-    """The kind as people read it, with the number of tasks where these differ."""
-    because: str
-    """Why it cannot be judged; empty if it can."""
-    share: Proportion
-    """The share of the tasks that decide it that support it."""
-
-    @property
-    def verdict(self) -> str:
-        """The summary, with the reason if the claim cannot be judged."""
-        return f"{self.summary}, because {self.because}" if self.because else self.summary
-
-    def tasks_saying(self, says: Says) -> tuple[TaskFinding, ...]:
-        """Returns the tasks that say this."""
-        return tuple(task for task in self.tasks if task.says == says)
+from orca_sweep.stats.contrasts import LEAST_PAIRS, has_spread
+from orca_sweep.stats.digits import Digits, digits_of_intervals, refine_digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,20 +56,29 @@ class Judge:
     """By task, the placebos that are left out of its cells, and why."""
 
     def judge_claim(self, claim: Claim, tasks: Sequence[TaskCells]) -> ClaimFinding:
-        """Returns what the tasks say of a claim."""
+        """Returns what the tables say of a claim."""
         concerned = [task for task in tasks if claim.dims is None or task.dims in (claim.dims, None)]
-        chosen = [self._choose_setting(claim, task) for task in concerned]
-        judged = iter(self._judge_family([choice.setting for choice in chosen if choice.setting]))
-        findings = tuple(
+        rest = [task for task in tasks if claim.shows_rest and task not in concerned]
+        findings, information = self._judge_tasks(claim, concerned), self._judge_tasks(claim, rest)
+        shown = tuple(finding for finding in information if finding.judgements)
+        return replace(_conclude_over_tasks(claim, findings, tasks, self.level), information=shown)
+
+    def _judge_tasks(self, claim: Claim, tasks: Sequence[TaskCells]) -> tuple[TaskFinding, ...]:
+        """Returns what each task says; their contrasts are one family of tests."""
+        chosen = [self._choose_setting(claim, task) for task in tasks]
+        judged = iter(self._judge_settings([choice.setting for choice in chosen if choice.setting]))
+        return tuple(
             self._conclude(claim, task, choice, next(judged) if choice.setting else ())
-            for task, choice in zip(concerned, chosen, strict=True)
+            for task, choice in zip(tasks, chosen, strict=True)
         )
-        return _conclude_over_tasks(claim, findings, tasks, self.level)
 
     def _choose_setting(self, claim: Claim, task: TaskCells) -> _Choice:
         missing = [path for path in claim.needs if path not in self.columns]
         if claim.dims is not None and task.dims is None:
             return _lack_setting("no-dimensions", "the tables do not say whether it is 1D or 2D (column dims)")
+        never = claim.excludes(task) if claim.excludes else ""
+        if never:
+            return _lack_setting("not-concerned", never)
         if missing:
             return _lack_setting("no-column", f"the tables have no column {', '.join(missing)}")
         start = [cell for cell in task.cells if self._is_named(cell, claim)]
@@ -182,7 +86,9 @@ class Judge:
         for setting in claim.settings(task, start):
             settings.setdefault(setting.cells, setting)
         if settings:
-            return _Choice(setting=next(iter(settings.values())), n_other_settings=len(settings) - 1)
+            first = next(iter(settings.values()))
+            wide = claim.widen(task, first) if claim.widen else first
+            return _Choice(setting=wide, n_other_settings=len(settings) - 1)
         if len(start) < len(task.cells) and next(claim.settings(task, task.cells), None):
             return self._lack_cells("not-named", "no cell that --base names has a cell to be compared with", task)
         return self._lack_cells("no-setting", claim.lacks(task), task)
@@ -194,61 +100,44 @@ class Judge:
     def _is_named(self, cell: ConfiguredCell, claim: Claim) -> bool:
         return all(cell.level_of(path) in levels for path, levels in self.named.items() if path not in claim.varied)
 
-    def _judge_family(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
-        """Returns the judgements of each setting; together they are one family of tests."""
+    def _judge_settings(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
+        """Returns the judgements of each setting: those that decide are one family of tests, those only shown another."""
         if any(setting.along for setting in settings):
-            return self._judge_correlations(settings)
-        pairs = [(pair, setting.free) for setting in settings for pair in setting.pairs]
-        contrasts = [paired_contrast(p.a.cell.values, p.b.cell.values, self.level, self.complete) for p, _ in pairs]
-        digits = _choose_digits(settings, contrasts)
+            return judge_correlations(settings, self.level, self.least, complete=self.complete)
+        judged = {decides: iter(self._judge_family(settings, decides=decides)) for decides in (True, False)}
+        return [tuple(next(judged[pair.decides]) for pair in setting.pairs) for setting in settings]
+
+    def _judge_family(self, settings: Sequence[Setting], *, decides: bool) -> list[Judgement]:
+        pairs = [(pair, setting.free) for setting in settings for pair in setting.pairs if pair.decides is decides]
+        compared = [_compare_pair(pair, self.level, complete=self.complete) for pair, _ in pairs]
+        contrasts = [each.contrast for each in compared]
+        digits = _choose_digits([[p for p in setting.pairs if p.decides is decides] for setting in settings], contrasts)
         limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
-        values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
+        # What has no spread is left out of the family: it would get a word without any measure of noise.
+        values = [
+            math.nan if limit.kind == "none" or _is_all_zero(contrast) else limit.value
+            for limit, contrast in zip(limits, contrasts, strict=True)
+        ]
         modes = [pair.a.cell.mode for pair, _ in pairs]
-        words = zip(
-            pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes, digits=digits), strict=True
-        )
-        judgements = iter([_judge_pair(*pair, contrast, word) for pair, contrast, word in words])
-        return [tuple(next(judgements) for _ in setting.pairs) for setting in settings]
-
-    def _judge_correlations(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
-        gaps = [_find_gaps(setting.along) for setting in settings]
-        correlations = [self._correlate(setting.along, gap) for setting, gap in zip(settings, gaps, strict=True)]
-        uncorrected = [
-            _one_sided_p(rho, self.least, setting.anchor.cell.mode) if rho else (math.nan, math.nan)
-            for rho, setting in zip(correlations, settings, strict=True)
+        verdicts = judge_contrasts(contrasts, values, 1 - self.level, modes, digits=digits)
+        return [
+            _judge_pair(*pair, each, verdict, limit)
+            for pair, each, verdict, limit in zip(pairs, compared, verdicts, limits, strict=True)
         ]
-        # As for a contrast: the 1 - alpha interval lies beyond, or the 1 - 2 alpha interval does not reach that far.
-        beyond = holm([p if math.isnan(p) else min(1.0, 2 * p) for p, _ in uncorrected]).tolist()
-        below = holm([p for _, p in uncorrected]).tolist()
-        tests = [
-            _Tracking(
-                correlation=rho,
-                gaps=gap,
-                least=self.least,
-                alpha=1 - self.level,
-                p_beyond=p_beyond,
-                p_below=p_below,
-                n_family=sum(not math.isnan(p) for p in below),
-            )
-            for rho, gap, p_beyond, p_below in zip(correlations, gaps, beyond, below, strict=True)
-        ]
-        return [(_judge_tracking(setting, test),) for setting, test in zip(settings, tests, strict=True)]
-
-    def _correlate(self, along: Sequence[ConfiguredCell], gaps: Mapping[int, str]) -> RankCorrelation | None:
-        """Returns the rank correlation of OTDD and metric over the trials of complete seeds.
-
-        None if no seed is complete, or if some are not and ``complete`` does not allow to leave them out.
-        """
-        seeds = [seed for seed in _list_seeds(along) if seed not in gaps]
-        if (gaps and not self.complete) or not seeds:
-            return None
-        trials = [(cell.objectives[seed], cell.cell.values[seed], seed) for cell in along for seed in seeds]
-        objective, metric, clusters = zip(*trials, strict=True)
-        return rank_correlation(objective, metric, self.level, clusters)
 
     def _conclude(
         self, claim: Claim, task: TaskCells, choice: _Choice, judgements: tuple[Judgement, ...]
     ) -> TaskFinding:
+        finding = self._say(claim, task, choice, judgements)
+        finding = replace(
+            finding,
+            leading=choose_leading(claim, judgements),
+            power=measure_power(judgements, 1 - self.level),
+            word=claim.name_word(finding.says),
+        )
+        return replace(finding, add=find_addition(claim, finding))
+
+    def _say(self, claim: Claim, task: TaskCells, choice: _Choice, judgements: tuple[Judgement, ...]) -> TaskFinding:
         setting = choice.setting
         finding = TaskFinding(
             task=task.task,
@@ -261,29 +150,115 @@ class Judge:
         )
         if not setting:
             return finding
-        says = claim.says([(j.kind, "undecided" if j.unjudged else j.word) for j in judgements])
+        says = claim.says(_read_words(judgements))
         unjudged = _find_lack(judgements, finding.margin, self.complete) if says == "undecided" else None
         return replace(
             finding,
             says="cannot be judged" if unjudged else says,
             unjudged=unjudged,
-            setting=task.describe_setting(setting.anchor, claim.varied),
+            setting=_describe_setting(task, setting.anchor, claim.varied),
             n_other_settings=choice.n_other_settings,
             judgements=judgements,
             left_out=self.left_out.get(task.task, "") if claim.compares_proxies else "",
         )
 
 
+def _describe_setting(task: TaskCells, anchor: ConfiguredCell, but: Collection[str]) -> str:
+    """Returns the levels of a setting, and which fields were tuned within each of its cells."""
+    text = task.describe_setting(anchor, but)
+    tuned = [f"{path} {TUNED}" for path in anchor.candidates if f"{path} {TUNED}" not in text]
+    return ", ".join(filter(None, (text, *tuned)))
+
+
+def _read_words(judgements: Sequence[Judgement]) -> list[tuple[str, str]]:
+    """Returns kind and word of each contrast that decides."""
+    return [(j.kind, "undecided" if j.unjudged else j.word) for j in judgements if j.decides]
+
+
+def choose_leading(claim: Claim, judgements: Sequence[Judgement]) -> Judgement | None:
+    """Returns the contrast that stands for a task.
+
+    It is the farthest from zero of those without whose word the task would say something else; if none is needed alone, of
+    those that keep the task undecided; without any, of all that decide.
+    """
+    deciding = [judgement for judgement in judgements if judgement.decides]
+    words = _read_words(deciding)
+    says = claim.says(words) if words else "undecided"
+    needed = [
+        judgement
+        for i, judgement in enumerate(deciding)
+        if claim.says([(kind, "undecided" if i == k else word) for k, (kind, word) in enumerate(words)]) != says
+    ]
+    open_ones = [j for j in deciding if says == "undecided" and (j.unjudged or j.word == "undecided")]
+    candidates = needed or open_ones or deciding
+    known = [judgement for judgement in candidates if math.isfinite(judgement.estimate)]
+    return max(known, key=lambda j: abs(j.estimate), default=candidates[0] if candidates else None)
+
+
 # Contrasts ----------------------------------------------------------------------------------------
 
 
-def _judge_pair(pair: Pair, free: Collection[str], contrast: Contrast, verdict: Verdict) -> Judgement:
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """The contrast of a pair over the seeds that all its cells were planned with."""
+
+    contrast: Contrast
+    unplanned: tuple[int, ...]
+    """Seeds that only some of the cells were planned with: nothing that was meant to run is missing there."""
+
+
+def _compare_pair(pair: Pair, level: float, *, complete: bool) -> _Compared:
+    cells = list(_list_cells(pair))
+    planned = set.intersection(*(set(cell.cell.values) for cell in cells))
+    every = {seed for cell in cells for seed in cell.cell.values}
+    a, b = _read_values(pair, planned)
+    contrast = paired_contrast(a, b, level, complete)
+    return _Compared(contrast=contrast, unplanned=tuple(sorted(every - planned)))
+
+
+def _list_cells(pair: Pair) -> Iterator[ConfiguredCell]:
+    yield pair.a
+    yield pair.b
+    if pair.less:
+        yield from _list_cells(pair.less)
+
+
+def _read_values(pair: Pair, seeds: Collection[int]) -> tuple[dict[int, float], dict[int, float]]:
+    """Returns the values of both sides: those of two cells, or the differences of two pairs."""
+    a, b = ({seed: cell.cell.values[seed] for seed in seeds} for cell in (pair.a, pair.b))
+    if pair.less is None:
+        return a, b
+    less_a, less_b = _read_values(pair.less, seeds)
+    return {seed: a[seed] - b[seed] for seed in seeds}, {seed: less_a[seed] - less_b[seed] for seed in seeds}
+
+
+def _is_all_zero(contrast: Contrast) -> bool:
+    """Whether all differences are zero, so that nothing measures their noise."""
+    interval = contrast.interval
+    return interval.n >= LEAST_PAIRS and interval.mean == 0 and not has_spread(interval)
+
+
+def _explain_zeros(n: int) -> Unjudged:
+    text = (
+        f"all {n} differences are exactly 0, so their spread is unknown: the cells do the same work, or the metric is too"
+        " coarse"
+    )
+    return Unjudged(reason="no-spread", text=text)
+
+
+def _judge_pair(pair: Pair, free: Collection[str], compared: _Compared, verdict: Verdict, limit: Margin) -> Judgement:
+    contrast = compared.contrast
     interval, inner, reason = contrast.interval, verdict.inner, verdict.reason
-    a, b = pair.a.cell, pair.b.cell
+    cells = list(_list_cells(pair))
+    unjudged = Unjudged(reason=reason, text=describe_reason(verdict)) if reason else None
+    sentence = verdict.sentence
+    if limit.kind != "none" and _is_all_zero(contrast):
+        unjudged = _explain_zeros(interval.n)
+        sentence = f"Cannot be judged: {unjudged.text}."
     return Judgement(
         kind=pair.kind,
         name=pair.name,
-        cells=(a.cell_id, b.cell_id),
+        cells=tuple(cell.cell.cell_id for cell in cells),
         word=verdict.word,
         n=interval.n,
         n_seeds=interval.n,
@@ -292,25 +267,40 @@ def _judge_pair(pair: Pair, free: Collection[str], contrast: Contrast, verdict: 
         high=interval.high,
         inner_low=inner.low,
         inner_high=inner.high,
-        reference=contrast.mean_b,
-        margin=math.nan if verdict.margin is None else verdict.margin,
+        reference=_find_reference(pair, compared),
+        margin=math.nan if limit.kind == "none" else limit.value,
         p_beyond=verdict.p_beyond,
         p_within=verdict.p_within,
         n_family=verdict.n_contrasts,
-        sentence=verdict.sentence,
-        unjudged=Unjudged(reason=reason, text=describe_reason(verdict)) if reason else None,
-        gaps=describe_unpaired(a, b, contrast),
+        sentence=sentence,
+        unjudged=unjudged,
+        gaps=describe_unpaired(cells[0].cell, cells[1].cell, contrast) if pair.less is None else _name_gaps(contrast),
         digits=refine_digits(verdict.digits, (interval.half_width, interval.sd), interval.mean),
         differs=_describe_other_differences(pair, free),
+        sd=interval.sd,
+        decides=pair.decides,
+        unplanned=compared.unplanned,
     )
 
 
-def _choose_digits(settings: Sequence[Setting], contrasts: Sequence[Contrast]) -> list[Digits]:
+def _name_gaps(contrast: Contrast) -> str:
+    return "; ".join(map(str, contrast.incomplete))
+
+
+def _find_reference(pair: Pair, compared: _Compared) -> float:
+    """Returns the mean of the second cell: what a difference is a percentage of."""
+    if pair.less is None:
+        return compared.contrast.mean_b
+    values = [pair.less.b.cell.values[seed] for seed in compared.contrast.seeds]
+    return sum(values) / len(values) if values else math.nan
+
+
+def _choose_digits(groups: Sequence[Sequence[Pair]], contrasts: Sequence[Contrast]) -> list[Digits]:
     """Returns the digits of each contrast, which are the same for all contrasts of a setting."""
     intervals = iter([contrast.interval for contrast in contrasts])
     digits: list[Digits] = []
-    for setting in settings:
-        rows = [next(intervals) for _ in setting.pairs]
+    for pairs in groups:
+        rows = [next(intervals) for _ in pairs]
         digits += [digits_of_intervals(rows)] * len(rows)
     return digits
 
@@ -318,125 +308,6 @@ def _choose_digits(settings: Sequence[Setting], contrasts: Sequence[Contrast]) -
 def _describe_other_differences(pair: Pair, free: Collection[str]) -> str:
     levels = {path: (pair.a.level_of(path), pair.b.level_of(path)) for path in pair.a.settings if path not in free}
     return ", ".join(f"{path} {a} against {b}" for path, (a, b) in levels.items() if a != b)
-
-
-# Correlations -------------------------------------------------------------------------------------
-
-
-def _list_seeds(cells: Sequence[ConfiguredCell]) -> list[int]:
-    return sorted({seed for cell in cells for seed in cell.cell.values})
-
-
-def _find_gaps(cells: Sequence[ConfiguredCell]) -> dict[int, str]:
-    """Returns the seeds that lack a trial at some amount of embedder training, each with what happened to the trial."""
-    gaps = {}
-    for seed in _list_seeds(cells):
-        lacking = [
-            f"{cell.describe_levels(EPOCHS)} {_describe_trial(cell, seed)}"
-            for cell in cells
-            if not _has_numbers(cell, seed)
-        ]
-        if lacking:
-            gaps[seed] = ", ".join(lacking)
-    return gaps
-
-
-def _has_numbers(cell: ConfiguredCell, seed: int) -> bool:
-    return all(math.isfinite(numbers.get(seed, math.nan)) for numbers in (cell.cell.values, cell.objectives))
-
-
-def _describe_trial(cell: ConfiguredCell, seed: int) -> str:
-    status = cell.cell.statuses.get(seed, "not planned")
-    return "ok but without a number" if status == "ok" else status
-
-
-def _one_sided_p(rho: RankCorrelation, least: float, mode: Mode) -> tuple[float, float]:
-    """Returns the p of a correlation below the least that counts, and the p of one above it.
-
-    The sign follows the mode: a better metric is a lower or a higher one.
-    """
-    if mode == "min":
-        return rho_p(rho, least)
-    above, below = rho_p(rho, -least)
-    return below, above
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tracking:
-    """A rank correlation of objective and metric, and its test within the claim's family."""
-
-    correlation: RankCorrelation | None
-    gaps: Mapping[int, str]
-    least: float
-    """The least correlation that counts."""
-    alpha: float
-    p_beyond: float
-    p_below: float
-    n_family: int
-
-    @property
-    def word(self) -> str:
-        """Tracks, does not track, or undecided."""
-        if self.p_beyond <= self.alpha:
-            return "tracks"
-        return "does not track" if self.p_below <= self.alpha else "undecided"
-
-    @property
-    def unjudged(self) -> Unjudged | None:
-        """Why it cannot be judged."""
-        if not math.isnan(self.p_below):
-            return None
-        if self.correlation is None:
-            seeds = ", ".join(map(str, self.gaps))
-            text = f"seed {seeds} lacks trials" if len(self.gaps) == 1 else f"seeds {seeds} lack trials"
-            return Unjudged(reason="lacking-trials", text=text)
-        caution = self.correlation.caution.replace("cluster", "seed")
-        return Unjudged(reason="no-interval", text=caution or "its interval is not finite")
-
-
-def _judge_tracking(setting: Setting, test: _Tracking) -> Judgement:
-    rho, mode = test.correlation, setting.anchor.cell.mode
-    first, *_, last = [cell.level_of(EPOCHS) for cell in setting.along]
-    measured = "error" if mode == "min" else "score"
-    amounts = f"{len(setting.along)} amounts ({first} to {last})"
-    judgement = Judgement(
-        kind=CORRELATION,
-        name=f"{setting.anchor.level_of(OBJECTIVE)} and {measured}, {amounts}",
-        cells=tuple(cell.cell.cell_id for cell in setting.along),
-        word=test.word,
-        n=rho.n if rho else 0,
-        n_seeds=(rho.n_clusters or 0) if rho else len(_list_seeds(setting.along)) - len(test.gaps),
-        estimate=rho.rho if rho else math.nan,
-        low=rho.rho_low if rho else math.nan,
-        high=rho.rho_high if rho else math.nan,
-        inner_low=math.nan,
-        inner_high=math.nan,
-        reference=math.nan,
-        margin=as_cost(test.least, mode),
-        p_beyond=test.p_beyond,
-        p_within=test.p_below,
-        n_family=test.n_family,
-        sentence="",
-        unjudged=test.unjudged,
-        gaps="; ".join(f"{seed} ({reason})" for seed, reason in test.gaps.items()),
-        digits=refine_digits(Digits(decimals=2), [(rho.rho_high - rho.rho_low) / 2] if rho else []),
-        differs="",
-    )
-    return replace(judgement, sentence=_write_tracking(judgement, test.least, mode))
-
-
-def _write_tracking(judgement: Judgement, least: float, mode: Mode) -> str:
-    if judgement.unjudged:
-        return f"Cannot be judged: {judgement.unjudged.text}."
-    estimate, low, high = (
-        format_number(number, judgement.digits, "+") for number in (judgement.estimate, judgement.low, judgement.high)
-    )
-    interval = f"interval {low} to {high}"
-    n = f"{judgement.n} trials of {judgement.n_seeds} seeds"
-    limit = f"the least that counts is {least:g}"
-    if mode == "max":
-        limit = f"since a higher metric is better, the most that counts is {MINUS}{least:g}"
-    return f"Spearman's rank correlation is {estimate} ({interval}, {n}); {limit}: {judgement.word}."
 
 
 # Tasks --------------------------------------------------------------------------------------------
@@ -447,11 +318,12 @@ def _find_lack(judgements: Sequence[Judgement], margin: Margin | None, complete:
     if margin is not None and margin.kind == "none":
         text = "there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
         return Unjudged(reason="no-margin", text=text)
-    lacks = list(dict.fromkeys(judgement.unjudged for judgement in judgements if judgement.unjudged))
+    deciding = [judgement for judgement in judgements if judgement.decides]
+    lacks = list(dict.fromkeys(judgement.unjudged for judgement in deciding if judgement.unjudged))
     if not lacks:
         return None
     text = "; ".join(lack.text for lack in lacks)
-    if not complete and any(judgement.gaps for judgement in judgements):
+    if not complete and any(judgement.gaps for judgement in deciding):
         text += "; --complete-pairs judges from the remaining seeds"
     reasons = {lack.reason for lack in lacks}
     return Unjudged(reason=reasons.pop() if len(reasons) == 1 else "several", text=text)
@@ -460,32 +332,31 @@ def _find_lack(judgements: Sequence[Judgement], margin: Margin | None, complete:
 def _conclude_over_tasks(
     claim: Claim, findings: tuple[TaskFinding, ...], tasks: Sequence[TaskCells], level: float
 ) -> ClaimFinding:
-    s, c, u = (sum(task.says == says for task in findings) for says in ("supports", "contradicts", "undecided"))
-    kind = _choose_kind(claim, s, c, u)
-    summaries = {
-        "mixed": f"mixed: supported by {s} of {s + c + u} tasks (contradicted by {c}, {u} undecided)",
-        "cannot be judged": "cannot be judged from these rows",
-    }
+    votes = count_votes([task.says for task in findings])
+    kind = judge_some(votes) if claim.of_some else judge_share(votes, claim.least_share)
     return ClaimFinding(
         claim=claim,
         tasks=findings,
         kind=kind,
-        summary=summaries.get(kind, kind),
+        summary=write_summary(kind, {task.task: task.says for task in findings}, claim.words),
         because=_explain_lack(claim, findings, tasks) if kind == "cannot be judged" else "",
-        share=wilson_interval(s, s + c, level),
+        share=wilson_interval(votes.supports, votes.supports + votes.contradicts, level),
+        power=describe_claim_power(findings),
+        add="" if kind in ("supported", "contradicted") else _collect_additions(claim, findings),
     )
 
 
-def _choose_kind(claim: Claim, n_supports: int, n_contradicts: int, n_undecided: int) -> Kind:
-    n = n_supports + n_contradicts + n_undecided
-    if n == 0:
-        return "cannot be judged"
-    if n_supports == n or (claim.of_some and n_supports):
-        return "supported"
-    if n_contradicts == n:
-        return "contradicted"
-    # A claim about some tasks can still hold for an undecided task.
-    return "undecided" if n_undecided == n or claim.of_some else "mixed"
+def _collect_additions(claim: Claim, findings: Sequence[TaskFinding]) -> str:
+    """Returns what would decide a claim: for each task that is not decided, what would decide it."""
+    if not findings:
+        return f"a {claim.dims}D task, with {claim.recipe}" if claim.dims else f"cells with {claim.recipe}"
+    tasks_of: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.add:
+            tasks_of.setdefault(finding.add, []).append(finding.task)
+    if not tasks_of and claim.of_some:
+        return f"another task, with {claim.recipe}"
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in tasks_of.items())
 
 
 def _explain_lack(claim: Claim, findings: Sequence[TaskFinding], tasks: Sequence[TaskCells]) -> str:

@@ -7,31 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.analysis.cells import OBJECTIVE, PROXY, SHUFFLED, TaskCells
+from orca_sweep.analysis.cells import ACT, OBJECTIVE, PROXY, SHUFFLED, TaskCells, read_label_action
 from orca_sweep.config.acting import LABELS_CAN_ACT
 from orca_sweep.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ACT, LABEL_GRADIENT = "proxy_labels_act", "embedder.label_gradient"
 NOT_COUNTED = "permuted labels count for nothing where labels cannot act"
 
 
 def find_idle_placebos(results: Results) -> dict[str, bool | None]:
-    """Returns the cells whose proxy has permuted labels that cannot act (False), or of which nobody knows (None).
-
-    Tables of earlier versions lack the column ``proxy_labels_act``. There ``embedder.label_gradient`` decides, which every
-    objective with that setting obeys; without it nobody knows.
-    """
-    rows = _select_placebos(results.trials)
-    idle: dict[str, bool | None] = {}
-    for cell_id, of_cell in rows.groupby("cell_id", sort=False):
-        act = _read_first(of_cell, ACT)
-        act = _read_first(of_cell, LABEL_GRADIENT) if act is None else act
-        if not act:
-            idle[str(cell_id)] = act
-    return idle
+    """Returns the cells whose proxy has permuted labels that cannot act (False), or of which nobody knows (None)."""
+    placebos = _select_placebos(results.trials)["cell_id"].unique()
+    action = read_label_action(results) if len(placebos) else {}
+    return {cell_id: action[cell_id] for cell_id in map(str, placebos) if not action[cell_id]}
 
 
 def _select_placebos(trials: "pd.DataFrame") -> "pd.DataFrame":
@@ -39,12 +29,6 @@ def _select_placebos(trials: "pd.DataFrame") -> "pd.DataFrame":
     if PROXY not in trials:
         return trials.iloc[:0]
     return trials[trials[PROXY].astype(str).str.startswith(SHUFFLED) & (trials["role"] != "search")]
-
-
-def _read_first(rows: "pd.DataFrame", column: str) -> bool | None:
-    """Returns the first value of a column of booleans; None without any."""
-    known: Any = rows[column].dropna() if column in rows else ()
-    return bool(known.iloc[0]) if len(known) else None
 
 
 def describe_idle_placebos(results: Results) -> tuple[str, ...]:

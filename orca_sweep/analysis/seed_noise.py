@@ -18,7 +18,6 @@ Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A cells), seed_noise_sources
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from orca_sweep.analysis import noise_sources
@@ -52,13 +51,12 @@ from orca_sweep.analysis.writing import (
     format_percent,
 )
 from orca_sweep.results import Cell, Results
-from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
+from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, count_seeds_needed, paired_contrast, t_interval
 from orca_sweep.stats.digits import Digits, choose_digits, format_interval, format_number, refine_digits
 from orca_sweep.stats.intervals import is_rounding
+from orca_sweep.stats.power import MOST_SEEDS, POWER
 
 NAME = "seed_noise"
-POWER = 0.8
-MOST_SEEDS = 1000
 NO_AA = "There is no A/A cell; aa: 5 in the space makes one, and a margin for verdicts."
 MAX_PANELS, MAX_GROUPS, MAX_ROWS = 8, 4, 40
 FAULT_P = 0.001
@@ -190,33 +188,6 @@ def _measure_spread(cell: Cell, base: Cell, effect: float, *, n_comparisons: int
     paired = paired_contrast(cell.values, base.values, complete_pairs_only=True)
     alone, holm = (count_seeds_needed(effect, paired.interval.sd, n, alpha) for n in (1, n_comparisons))
     return Spread(cell=cell, interval=interval, paired=paired, seeds_alone=alone, seeds_holm=holm)
-
-
-def count_seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
-    """Returns the fewest pairs at which a paired t test detects an effect, for a standard deviation of differences.
-
-    This is infinite above 1,000 pairs, and NaN if the spread or the effect is not known, or the effect is 0.
-    """
-    if not (effect > 0 and sd >= 0):
-        return math.nan
-
-    def is_seen(n: int) -> bool:
-        return sd == 0 or _smallest_effect(n, n_comparisons, alpha) * sd <= effect
-
-    low, high = 1, 2
-    while not is_seen(high):
-        low, high = high, 2 * high
-        if low >= MOST_SEEDS:
-            return math.inf
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_seen(middle) else (middle, high)
-    return float(high) if high <= MOST_SEEDS else math.inf
-
-
-@lru_cache(maxsize=4096)
-def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
-    return smallest_effect(n, n_comparisons, alpha, POWER)
 
 
 # Numbers ------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ FRAME_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "not_judged_because", "margin", "margin_from", "aliased_with", "left_out",
     ),
     "claims": (
-        "claim", "sentence", "verdict", "task", "task_says", "not_judged_because", "setting", "contrast", "word", "n",
-        "estimate", "low", "high", "margin", "contrast_in_words",
+        "claim", "origin", "sentence", "verdict", "task", "is_counted", "task_says", "not_judged_because", "task_needs",
+        "setting", "contrast", "word", "n", "estimate", "low", "high", "margin", "detectable", "contrast_in_words",
     ),
 }  # fmt: skip
 """By analysis, the columns of its numbers that its frame has; empty for all."""

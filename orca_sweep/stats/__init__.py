@@ -53,6 +53,12 @@ from orca_sweep.stats.intervals import (
     t_interval,
     wilson_interval,
 )
+from orca_sweep.stats.power import (
+    chance_of_no_difference,
+    count_seeds_for_margin,
+    count_seeds_needed,
+    detectable_effect,
+)
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import (
     LEAST_CELLS,
@@ -108,12 +114,16 @@ __all__ = [
     "aa_margin",
     "analyse_table",
     "arrange_values",
+    "chance_of_no_difference",
     "check_spreads",
     "contrast_factors",
     "contrast_fraction",
     "contrast_seeds",
+    "count_seeds_for_margin",
+    "count_seeds_needed",
     "describe_interval",
     "describe_reason",
+    "detectable_effect",
     "estimate_pseudo_error",
     "factor_effects",
     "find_fraction",

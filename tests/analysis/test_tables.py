@@ -474,13 +474,11 @@ def test_an_aa_cell_that_differs_is_called_a_fault(tmp_path):
 
 
 def test_seeds_needed_is_the_smallest_number_that_detects_the_effect():
-    assert seed_noise.count_seeds_needed(1.0, 1.0) == 10
-    assert seed_noise.count_seeds_needed(1.0, 1.0, 8) > 10
-    assert seed_noise.count_seeds_needed(1.0, 0.0) == 2
-    assert seed_noise.count_seeds_needed(1.0, 100.0) == math.inf
-    assert all(
-        math.isnan(seed_noise.count_seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan))
-    )
+    assert stats.count_seeds_needed(1.0, 1.0) == 10
+    assert stats.count_seeds_needed(1.0, 1.0, 8) > 10
+    assert stats.count_seeds_needed(1.0, 0.0) == 2
+    assert stats.count_seeds_needed(1.0, 100.0) == math.inf
+    assert all(math.isnan(stats.count_seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan)))
     assert [seed_noise._format_seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
 
 

@@ -126,9 +126,9 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
             assert estimates == pytest.approx([-x for x in mirrored_estimates], nan_ok=True)
             for x, y in zip(a.judgements, b.judgements, strict=True):
                 assert (x.p_beyond, x.p_within) == pytest.approx((y.p_beyond, y.p_within), nan_ok=True)
-    word_of = {task.task: task.judgements[0].word for task in high.findings[5].tasks if task.judgements}
+    word_of = {task.task: task.judgements[0].word for task in high.findings[6].tasks if task.judgements}
     assert (word_of["picture"], word_of["sketch"]) == ("tracks", "does not track")
-    (six,) = next(task.judgements for task in high.findings[5].tasks if task.task == "picture")
+    (six,) = next(task.judgements for task in high.findings[6].tasks if task.task == "picture")
     assert six.estimate < 0 and six.margin == -0.3
     assert "since a higher metric is better, the most that counts is -0.3" in to_ascii(six.sentence)
     assert "above zero: the first is better" in claims.build_tables(high)[1].caption

@@ -1,0 +1,87 @@
+"""What paired contrasts of n seeds can show, and how many seeds they would need, for a known spread of the differences."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from orca_sweep.stats.contrasts import LEAST_PAIRS, smallest_effect
+
+POWER = 0.8
+"""The probability with which a test shall find what it looks for."""
+MOST_SEEDS = 1000
+"""More seeds than these are not counted."""
+N_SPREADS = 256
+
+
+def detectable_effect(n: int, sd: float, margin: float = 0.0, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the smallest true difference that n pairs show to lie beyond the margin with 80% power.
+
+    Each comparison is tested at alpha / n_comparisons, as in the first step of Holm's procedure. NaN below three pairs, and
+    if the spread or the margin is not known; without spread, nothing is known either.
+
+    Source: as `smallest_effect`. The test of a difference beyond a margin is the t test of the difference minus the margin.
+    """
+    if n < LEAST_PAIRS or not (sd > 0 and margin >= 0):
+        return math.nan
+    return margin + _smallest_effect(n, n_comparisons, alpha) * sd
+
+
+def chance_of_no_difference(n: int, sd: float, margin: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the probability that n pairs show a true difference of zero to lie within the margin.
+
+    Two one-sided t tests, each at alpha / n_comparisons, as in the first step of Holm's procedure. NaN below three pairs,
+    without spread, and if the spread or the margin is not known; 0 for a margin of 0.
+
+    Source: Phillips (1990), "Power of the two one-sided tests procedure in bioequivalence"; here the integral over the
+    estimated spread is a mean over its quantiles, exact to about 0.001.
+    """
+    if n < LEAST_PAIRS or not (sd > 0 and margin >= 0):
+        return math.nan
+    from scipy.special import chdtri, ndtr, stdtrit
+
+    critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons)))
+    spreads = sd * np.sqrt(chdtri(n - 1, (np.arange(N_SPREADS) + 0.5) / N_SPREADS) / (n - 1))
+    room = np.maximum(margin - critical * spreads / math.sqrt(n), 0.0)
+    return float((2 * ndtr(room * math.sqrt(n) / sd) - 1).mean())
+
+
+def count_seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the fewest pairs at which a paired t test detects an effect, for a standard deviation of differences.
+
+    This is infinite above 1,000 pairs, and NaN if the spread or the effect is not known, or the effect is 0.
+    """
+    if not (effect > 0 and sd >= 0):
+        return math.nan
+    return _find_fewest(lambda n: sd == 0 or _smallest_effect(n, n_comparisons, alpha) * sd <= effect)
+
+
+def count_seeds_for_margin(margin: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the fewest pairs that show a true difference of zero to lie within the margin with 80% power.
+
+    This is infinite above 1,000 pairs and for a margin of 0, and NaN if the spread or the margin is not known.
+    """
+    if not (margin >= 0 and sd > 0):
+        return math.nan
+    if margin == 0:
+        return math.inf
+    return _find_fewest(lambda n: chance_of_no_difference(n, sd, margin, n_comparisons, alpha=alpha) >= POWER)
+
+
+def _find_fewest(is_enough: Callable[[int], bool]) -> float:
+    """Returns the fewest pairs that are enough, if more are enough too (where few are far from enough, it may be otherwise)."""
+    low, high = 1, 2
+    while not is_enough(high):
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return float(high) if high <= MOST_SEEDS else math.inf
+
+
+@lru_cache(maxsize=4096)
+def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
+    return smallest_effect(n, n_comparisons, alpha, POWER)
