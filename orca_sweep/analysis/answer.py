@@ -17,7 +17,16 @@ from typing import Any
 
 from orca_sweep.analysis import claims
 from orca_sweep.analysis.answer_figure import plot, write_caption
-from orca_sweep.analysis.answer_record import VERDICTS, Answer, Column, Effect, Lack, Row, Square, lay_out_claims
+from orca_sweep.analysis.answer_record import (
+    VERDICTS,
+    Answer,
+    Column,
+    Effect,
+    Row,
+    Square,
+    describe_lack,
+    lay_out_claims,
+)
 from orca_sweep.analysis.claims import Options
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figure_style import PAGE, FigureStyle
@@ -30,7 +39,7 @@ __all__ = [
     "Options",
     "build_tables",
     "compute",
-    "describe_lack",
+    "describe_run",
     "make_output",
     "numbers",
     "plot",
@@ -89,15 +98,6 @@ def describe_run(answer: Answer) -> str:
     n_tasks, n_cells = len(answer.rows), answer.n_cells
     tasks, cells = (f"{n:,} {noun}{'s' * (n != 1)}" for n, noun in ((n_tasks, "task"), (n_cells, "cell")))
     return f"{tasks}, {cells}, {seeds}{bodies}"
-
-
-def describe_lack(lack: Lack, answer: Answer) -> str:
-    """Returns which squares a reason stops: 'digits, terrain; claims 1, 3', or 'all tasks; all claims'."""
-    tasks = "all tasks" if len(lack.tasks) == len(answer.rows) > 1 else ", ".join(lack.tasks)
-    ids = f"claim{'s' * (len(lack.claims) > 1)} {', '.join(lack.claims)}"
-    if len(lack.claims) == len(answer.columns):
-        ids = "all claims"
-    return f"{tasks}; {ids}" if tasks else ids
 
 
 # Numbers ------------------------------------------------------------------------------------------

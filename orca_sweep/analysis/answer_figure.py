@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.answer_record import Answer, Column, Row, Square, Verdict, Word
+from orca_sweep.analysis.answer_record import Answer, Column, Row, Square, Verdict, Word, describe_lack
 from orca_sweep.analysis.figure_style import DARK, GREY, LIGHT, PAGE, SHADE, FigureStyle
 from orca_sweep.analysis.fonts import fit_labels, measure_width, wrap_text
 from orca_sweep.analysis.sheet import LINE, Slot, open_sheet
@@ -31,6 +31,7 @@ MARKS: dict[Word | Verdict, tuple[str, str]] = {
 }
 """Marker and its fill: what a task says and what all tasks say together share a shape, and nothing else does."""
 MAX_TASKS = 40
+MOST_LACKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +71,13 @@ class _Grid:
 def plot(answer: Answer, style: FigureStyle = PAGE) -> Any:
     """Returns a matplotlib figure: a row per task below a row over all tasks, a column per claim."""
     with open_sheet(style, write_caption(answer)) as sheet:
-        (slot,) = sheet.add_band()
         if answer.has_effects:
-            _draw_grid(slot, answer)
+            _draw_grid(sheet.add_band()[0], answer)
             sheet.add_legend(_make_handles(answer))
         else:
-            slot.show()
-            slot.write_words("no claim can be judged from these rows, and no contrast has a number")
+            sheet.add_heading("No claim can be judged from these rows. What they lack:")
+            for lack in answer.lacks[:MOST_LACKS]:
+                sheet.add_heading(f"{describe_lack(lack, answer)}: {lack.text}.")
     return sheet.figure
 
 

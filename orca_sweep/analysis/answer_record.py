@@ -349,3 +349,12 @@ def _collect_lacks(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack
         for text, stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
     ]
     return tuple(lacks)
+
+
+def describe_lack(lack: Lack, answer: Answer) -> str:
+    """Returns which squares a reason stops: 'digits, terrain; claims 1, 3', or 'all tasks; all claims'."""
+    tasks = "all tasks" if len(lack.tasks) == len(answer.rows) > 1 else ", ".join(lack.tasks)
+    ids = f"claim{'s' * (len(lack.claims) > 1)} {', '.join(lack.claims)}"
+    if len(lack.claims) == len(answer.columns):
+        ids = "all claims"
+    return f"{tasks}; {ids}" if tasks else ids

@@ -22,7 +22,7 @@ TASKS = {
 }
 
 
-def suite_trials(task, dims, seeds=range(5), **truths):
+def suite_trials(task, dims, seeds=range(5), spread=5, mode="min", **truths):
     """The trials of a task, from the true error of each of its cells."""
     truth = {**USUAL, **truths}
     cells = [(NAIVE, 0.30), *((trained(n), error) for n, error in zip(AMOUNTS, truth["amounts"], strict=True))]
@@ -39,8 +39,8 @@ def suite_trials(task, dims, seeds=range(5), **truths):
         body = "bundled-text" if dims == 1 else "bundled-image"
         for planned, row in cell(task, levels, error, seeds, body=body):
             objective = {"objective_last": 50 - 0.2 * epochs + planned["seed"]} if epochs else {}
-            value = error + 0.02 * planned["seed"] + 5 * noise(f"{task} {levels}", planned["seed"])
-            metrics = dict.fromkeys(METRICS, value)
+            value = error + 0.02 * planned["seed"] + spread * noise(f"{task} {levels}", planned["seed"])
+            metrics = dict.fromkeys(METRICS, value if mode == "min" else 1 - value) | {"metric_mode": mode}
             trials.append((planned, {**row, **metrics, "dims": dims, **objective}))
     return trials
 

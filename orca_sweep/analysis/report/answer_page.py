@@ -12,12 +12,11 @@ from orca_sweep.analysis.answer import (
     SMOKE,
     UNDECIDED,
     describe_detectable,
-    describe_lack,
     describe_run,
     write_summary,
 )
 from orca_sweep.analysis.answer_figure import REACH
-from orca_sweep.analysis.answer_record import Answer, Column, Effect, Row, Square
+from orca_sweep.analysis.answer_record import Answer, Column, Effect, Row, Square, describe_lack
 from orca_sweep.analysis.figures import with_unit
 from orca_sweep.analysis.tables import describe_direction, name_tasks
 from orca_sweep.analysis.writing import NOTHING, format_percent
