@@ -84,6 +84,8 @@ def plot(answer: Answer, style: FigureStyle = PAGE) -> Any:
 def write_caption(answer: Answer) -> str:
     """Returns what the picture shows, what its intervals are over, and that a null is no nothing."""
     level = format_percent(answer.level)
+    if not answer.has_effects:
+        return f"What these rows lack for a word on any claim, by {answer.measured}. {answer.completeness}"
     return (
         f"What every task says of every claim, by {answer.measured}. Bars: {level} intervals of the contrast that decides, over"
         f" {_describe_n(answer)}; to the right of the line is better (of rank correlations: a lower OTDD goes with a better"
@@ -135,7 +137,7 @@ def _draw_grid(slot: Slot, answer: Answer) -> None:
     widest = max(measure_width(line, size) for label in (*labels, *margins, "all tasks") for line in label.splitlines())
     column = (slot.width - widest - 8) / len(answer.columns)
     has_words = column >= measure_width("contradicts", size) + 3
-    title = "" if has_words else "; ".join(f"{column.claim} {column.short}" for column in answer.columns)
+    title = "" if has_words else "; ".join(map(_name_column, answer.columns))
     if has_words:
         labels = [f"{label}\n{margin}" for label, margin in zip(labels, margins, strict=True)]
     grid = _Grid(
@@ -169,18 +171,17 @@ def _finish_axes(slot: Slot, grid: _Grid, *, labels: Sequence[str], middles: Seq
         axis.axvline(k, color=SHADE, linewidth=0.4)
 
 
+def _name_column(column: Column) -> str:
+    return f"{column.claim} {column.short}{' (ours)' * column.is_ours}"
+
+
 def _write_heads(grid: _Grid, columns: Sequence[Column]) -> float:
     """Writes the name of each claim above its column, and returns where the rows begin."""
-    # Bold letters are wider than those that are measured.
-    texts = [
-        wrap_text(
-            f"{column.claim} {column.short}" if grid.has_words else column.claim, 0.84 * grid.column, grid.size, 6
-        )
-        for column in columns
-    ]
+    names = [_name_column(column) if grid.has_words else column.claim for column in columns]
+    texts = [wrap_text(name, grid.column - 3, grid.size, 6) for name in names]
     bottom = grid.line * max(text.count("\n") + 1 for text in texts) + 0.2 * grid.line
     for k, text in enumerate(texts):
-        grid.axis.text(k + 0.5, bottom, text, ha="center", va="bottom", fontweight="bold")
+        grid.axis.text(k + 0.5, bottom, text, ha="center", va="bottom")
     grid.axis.set_xlim(0, len(columns))
     return bottom
 
@@ -188,7 +189,8 @@ def _write_heads(grid: _Grid, columns: Sequence[Column]) -> float:
 def _draw_verdicts(grid: _Grid, columns: Sequence[Column], y: float) -> None:
     """Draws the row over all tasks, between two lines."""
     for k, column in enumerate(columns):
-        lines = [column.verdict, "", f"{column.counts['supports']} of {column.n_tasks}", "support"]
+        tally = [f"{column.counts['supports']} of {column.n_tasks}", "support"] if column.n_tasks else [column.concerns]
+        lines = [column.verdict, "", *tally]
         _write_lines(grid, lines, k, y)
         _draw_mark(grid, column.verdict, k + 0.5, _middle_of_bar(grid, y))
     for edge in (y - grid.row / 2, y + grid.row / 2):
@@ -202,7 +204,9 @@ def _draw_square(grid: _Grid, square: Square, k: int, y: float) -> None:
         grid.axis.text(k + 0.5, y, text, ha="center", va="center", color=GREY)
         return
     has_number = effect is not None and effect.is_known
-    gain, n = (effect.text, f"n = {effect.n_seeds}") if effect and has_number else ("", "")
+    gain, n = "", ""
+    if effect and has_number:
+        gain, n = f"{'rho ' * effect.is_correlation}{effect.text}", f"n = {effect.n_seeds}"
     _write_lines(grid, [square.word, "", gain, n], k, y)
     ends = [effect.scale_to_margin(value) for value in (effect.low, effect.gain, effect.high)] if effect else []
     if ends and all(map(math.isfinite, ends)):
