@@ -84,6 +84,18 @@ WITHOUT = Option(
     metavar="FACTOR=LEVEL",
     meaning="level, seed or task to leave out; may be repeated",
 )
+OF_CLAIMS = (
+    replace(BASE, meaning="level of the setting to judge at; may be repeated"),
+    MARGIN,
+    METRIC,
+    LEVEL,
+    COMPLETE_PAIRS,
+    Option(
+        name="least-correlation",
+        kind="number",
+        meaning="least rank correlation of OTDD and metric that counts; default: 0.3",
+    ),
+)
 PICTURE_OPTIONS = (
     Option(
         name="width",
@@ -166,20 +178,14 @@ for _analysis in (
         options=(WITHOUT, BASE, METRIC, LEVEL),
     ),
     Analysis(
+        name="answer",
+        answers="on one screen, what does each task say of each claim, by how much, and what is the verdict over tasks?",
+        options=OF_CLAIMS,
+    ),
+    Analysis(
         name="claims",
         answers="does this sweep support or contradict the study's claims, and ours?",
-        options=(
-            replace(BASE, meaning="level of the setting to judge at; may be repeated"),
-            MARGIN,
-            METRIC,
-            LEVEL,
-            COMPLETE_PAIRS,
-            Option(
-                name="least-correlation",
-                kind="number",
-                meaning="least rank correlation of OTDD and metric that counts; default: 0.3",
-            ),
-        ),
+        options=OF_CLAIMS,
     ),
     Analysis(
         name="summary_over_tasks",

@@ -8,7 +8,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
-from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.report import Asked, compute, draw, make_page, page
 from orca_sweep.analysis.writing import MINUS, NOTHING
 from tests.builders.reports import (
     HOSTILE,
@@ -21,6 +21,7 @@ from tests.builders.reports import (
     sweep_folder,
 )
 from tests.builders.reports import with_curve as with_epochs
+from tests.builders.answers import TASKS, suite
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
@@ -103,6 +104,32 @@ def column(shown, name):
 
 def overflow(shown):
     return shown.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+CONTRASTS = """() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const groundOf = (e) => {
+    for (; e; e = e.parentElement) {
+      const ground = parts(getComputedStyle(e).backgroundColor);
+      if (ground.length < 4 || ground[3] > 0) return ground.slice(0, 3);
+    }
+  };
+  const hasText = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const texts = [...document.querySelectorAll('#answer *')].filter(hasText);
+  return texts.filter((e) => !e.closest('svg')).map((e) => [parts(getComputedStyle(e).color).slice(0, 3), groundOf(e)]);
+}"""
+"""The colours of each text of the answer and of what is behind it."""
+
+
+def measure_contrast(pair):
+    """The contrast of two colours as WCAG defines it."""
+
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted(map(luminance, pair))
+    return (high + 0.05) / (low + 0.05)
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -310,6 +337,54 @@ def test_no_page_is_wider_than_its_window(opened, text, width):
     shown.evaluate("location.hash = document.querySelector('a.sq.failed').getAttribute('href')")
     assert shown.locator("#trial-title").is_visible()
     assert overflow(shown) == 0
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """The page of a suite of six tasks, one with a long name, that begins with the answer."""
+    tasks = dict(TASKS)
+    return make_page(
+        suite({**tasks, "a-task-with-a-long-name-such-as-that-of-a-file": tasks.pop("vowels")}), Asked(figures=[])
+    )
+
+
+def test_the_answer_is_on_one_screen_on_a_desk(opened, answered):
+    shown = opened(answered)
+    table = shown.locator("table.answer").bounding_box()
+    assert table["y"] + table["height"] < 900
+    assert overflow(shown) == 0
+    shown.locator("table.answer tbody tr").nth(1).get_by_role("link", name="supports, digits, claim 3").click()
+    # The details of a claim are folded until somebody wants them.
+    assert shown.locator("#claims-3").is_visible()
+    assert shown.evaluate("document.getElementById('claims-3').getBoundingClientRect().top") < 200
+
+
+def test_the_answer_on_a_phone_is_a_list_that_needs_no_scrolling_sideways(opened, answered):
+    shown = opened(answered, width=390, height=844)
+    assert overflow(shown) == 0
+    wider = (
+        "[...document.querySelectorAll('#answer td, #answer th, #answer td *')].filter(e => e.scrollWidth > 390).length"
+    )
+    assert shown.evaluate(wider) == 0
+    square = shown.locator("table.answer tbody tr").nth(1).locator("td").nth(2)
+    assert square.locator(".of").inner_text() == "3. Any proxy will do"
+    assert "supports" in square.inner_text() and "n = 5" in square.inner_text()
+    assert not shown.locator("table.answer thead th").first.is_visible() or (
+        shown.locator("table.answer thead").bounding_box()["width"] <= 1
+    )
+
+
+def test_the_answer_is_printed_on_one_page_and_its_words_can_be_read(opened, answered):
+    shown = opened(answered, width=1032, height=703)  # A4, landscape, without margins
+    shown.emulate_media(media="print")
+    box = shown.locator("table.answer").bounding_box()
+    assert box["y"] + box["height"] < 703
+    assert shown.evaluate("getComputedStyle(document.querySelector('#answer')).breakAfter") == "page"
+    for scheme in ("light", "dark"):
+        shown.emulate_media(media="screen", color_scheme=scheme)
+        pairs = shown.evaluate(CONTRASTS)
+        assert len(pairs) > 100
+        assert min(map(measure_contrast, pairs)) >= 4.5
 
 
 def test_a_curve_is_in_sight_on_a_phone(opened, text):

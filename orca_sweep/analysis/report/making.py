@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from orca_sweep.analysis import claims, flattery, seed_noise
+from orca_sweep.analysis.answer_record import lay_out_claims
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.pictures import draw
 from orca_sweep.analysis.report.record import Additions, Source, compute
@@ -85,11 +86,13 @@ def _make_additions(results: Results, comparable: Results, asked: Asked, sources
         level=asked.level,
         complete_pairs_only=asked.complete_pairs_only,
     )
+    findings = claims.compute(comparable, options)
     is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
     return Additions(
         sources=sources,
         made_at=asked.made_at,
-        claims=mark_tables(claims.build_tables(claims.compute(comparable, options)), results),
+        answer=lay_out_claims(findings, comparable),
+        claims=mark_tables(claims.build_tables(findings), results),
         flattery=flattery.build_tables(flattery.compute(comparable, asked.level)) if is_open else (),
         noise=_build_noise_tables(results, asked),
     )

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orca_sweep.analysis import answer as answers
 from orca_sweep.analysis import factor_effects, table_effects, table_results
+from orca_sweep.analysis.answer_record import Answer
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.report.answer_page import begins_with
 from orca_sweep.analysis.report.comparisons import TaskLines, effects_of, lines_of
 from orca_sweep.analysis.report.completeness import Matrix, count_statuses, describe_candidates, make_matrices
 from orca_sweep.analysis.report.compute_statement import compute_statement
@@ -43,6 +46,8 @@ class Additions:
     """The files that the tables were read from."""
     made_at: str = ""
     """When the report was made. If empty, the report shows when the last trial ended: equal tables give equal reports."""
+    answer: Answer | None = None
+    """What every task says of every claim, with which the page of several tasks begins."""
     claims: tuple[Table, ...] = ()
     """The verdicts of these rows on the study's claims, shown below the verdicts on cells."""
     flattery: tuple[Table, ...] = ()
@@ -91,6 +96,7 @@ class Report:
     """Effects of factors, judged like the cells; empty if fewer than two vary, or no task is a design of them."""
     no_factors: str
     """Why the cells are no design of factors, if several vary."""
+    answer: Answer | None
     claims: tuple[Table, ...]
     flattery: tuple[Table, ...]
     noise: tuple[Table, ...]
@@ -148,6 +154,7 @@ def compute(
         tasks=lines_of(effects, realised),
         factors=factors,
         no_factors=no_factors,
+        answer=additions.answer,
         claims=additions.claims,
         flattery=additions.flattery,
         noise=additions.noise,
@@ -162,7 +169,7 @@ def compute(
         trials=trials_json(results),
         curves=curves_json(results),
         quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in cells), level)),
-        downloads=_make_downloads(table, effects),
+        downloads=_make_downloads(table, effects, additions.answer),
     )
 
 
@@ -234,8 +241,9 @@ def _never_sealed(results: Results) -> str:
     return "These tables have no test metric yet."
 
 
-def _make_downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
+def _make_downloads(table: ResultsTable, effects: Effects | None, answer: Answer | None) -> dict[str, str]:
     texts = {
+        **(_download_answer(answer) if answer and begins_with(answer) else {}),
         "results.csv": table_results.numbers(table),
         "results.tex": format_latex(table_results.build_tables(table)),
     }
@@ -243,3 +251,7 @@ def _make_downloads(table: ResultsTable, effects: Effects | None) -> dict[str, s
         return texts
     shown = table_effects.build_tables(effects)
     return {"effects.csv": table_effects.numbers(effects), "effects.tex": format_latex(shown), **texts}
+
+
+def _download_answer(answer: Answer) -> dict[str, str]:
+    return {"answer.csv": answers.numbers(answer), "answer.tex": format_latex(answers.build_tables(answer))}

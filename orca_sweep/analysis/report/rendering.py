@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from orca_sweep.analysis import figures
+from orca_sweep.analysis.report.answer_page import lay_out_answer
 from orca_sweep.analysis.report.completeness import MARKS
 from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, name_column
@@ -42,6 +43,7 @@ def render_page(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
     template = _make_environment().get_template("page.html")
     return template.generate(
         report=report,
+        answer=lay_out_answer(report.answer),
         pictures=pictures,
         style=Markup(style),  # noqa: S704 our own files, not text from tables
         script=Markup(script),  # noqa: S704

@@ -159,11 +159,22 @@ function decoded(text) {
   }
 }
 
+// The target of a link may be folded away.
+function unfold(target) {
+  const folded = target && target.closest('details:not([open])');
+  if (!folded) return;
+  folded.open = true;
+  target.scrollIntoView();
+}
+
 function route() {
   const match = ROUTE.exec(location.hash);
   if (match) showTrial(decoded(match[1]));
   else showReport();
-  if (!match) lastHash = location.hash;
+  if (!match) {
+    lastHash = location.hash;
+    unfold(byId(location.hash.slice(1)));
+  }
 }
 
 window.addEventListener('hashchange', route);

@@ -1,0 +1,360 @@
+"""The claims by tasks as squares: what one square, one column and one row of the answer hold, made from findings."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orca_sweep.analysis.claims import Claims, describe_column
+from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judgement, TaskFinding
+from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
+from orca_sweep.results import Cell, Results
+from orca_sweep.stats.digits import Digits, format_interval, format_number
+from orca_sweep.stats.modes import Mode, as_cost
+
+Word = Literal["supports", "contradicts", "undecided", "not judged", "not concerned"]
+Verdict = Literal["supported", "contradicted", "mixed", "undecided", "not judged"]
+WORDS: tuple[Word, ...] = ("supports", "contradicts", "undecided", "not judged")
+VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "mixed", "undecided", "not judged")
+SHORT = {
+    "1": "Embedder training is no help",
+    "2": "Some embedder training is enough",
+    "3": "Any proxy will do",
+    "4": "The body matters most",
+    "5": "Pre-training is not always needed",
+    "6": "OTDD does not tell the result",
+}
+NAN = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """The contrast that a square shows, as a gain: above zero, its first cell is the better one, whatever the metric."""
+
+    contrast: str
+    word: str
+    is_correlation: bool
+    """Whether it is a rank correlation: above zero, a lower OTDD goes with a better result."""
+    n: int
+    n_seeds: int
+    gain: float
+    """In the task's unit, as both ends of the interval; a rank correlation has none."""
+    low: float
+    high: float
+    estimate: float
+    """With the sign of the metric, as the tables of the claim show it."""
+    margin: float
+    """Above zero; for a correlation the least that counts; NaN without any."""
+    digits: Digits
+    sentence: str
+
+    def scale_to_margin(self, value: float) -> float:
+        """Returns a number in margins of the task; NaN without a margin above zero."""
+        return value / self.margin if self.margin > 0 else NAN
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has a number."""
+        return math.isfinite(self.gain)
+
+    @property
+    def text(self) -> str:
+        """The gain: '+0.031'."""
+        return format_number(self.gain, self.digits, "+")
+
+    @property
+    def interval(self) -> str:
+        """'[+0.020, +0.042]'."""
+        return format_interval(self.low, self.high, self.digits, "+")
+
+    @property
+    def n_text(self) -> str:
+        """'n = 5', or for a correlation 'n = 30 of 5 seeds'."""
+        return f"n = {self.n} of {self.n_seeds} seeds" if self.is_correlation else f"n = {self.n}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """What one task says of one claim."""
+
+    task: str
+    claim: str
+    word: Word
+    concerns: str = ""
+    """'2D only', if the claim is not about this task."""
+    effect: Effect | None = None
+    """The contrast that decides; None without any."""
+    n_contrasts: int = 0
+    setting: str = ""
+    lack: str = ""
+    """Why it is not judged."""
+    detectable: float = NAN
+    """The smallest effect that these rows could have shown, in the task's unit; NaN if unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One claim, and the verdict over its tasks."""
+
+    claim: str
+    short: str
+    sentence: str
+    is_ours: bool
+    """Whether the claim is this project's own rather than the study's."""
+    concerns: str
+    """'2D only'; empty for a claim about all tasks."""
+    verdict: Verdict
+    counts: dict[Word, int]
+    """Tasks by word."""
+    share: float
+    """Of the tasks that decide it, those that support it; with Wilson's interval."""
+    share_low: float
+    share_high: float
+    lack: str
+    """Why no task is concerned; empty if any is."""
+    has_table: bool
+    """Whether the claim has contrasts to show below."""
+
+    @property
+    def n_tasks(self) -> int:
+        """The tasks it concerns."""
+        return sum(self.counts.values())
+
+    @property
+    def tally(self) -> str:
+        """'4 of 6 support it'."""
+        n = self.counts["supports"]
+        return f"{n} of {self.n_tasks} support{'s' * (n == 1)} it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One task, and what it says of each claim, in the order of the columns."""
+
+    task: str
+    dims: int | None
+    metric: str
+    mode: Mode
+    unit: str
+    margin: str
+    """'0.02', or 'none'."""
+    margin_value: float
+    margin_source: str
+    squares: tuple[Square, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A reason why squares are not judged, with these squares."""
+
+    text: str
+    claims: tuple[str, ...]
+    tasks: tuple[str, ...]
+    """Empty if the claim has no task at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What all tasks say of all claims."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    measured: str
+    """The column that is compared, whether it is of test data, and which side is better."""
+    metric: str
+    n_sealed: int
+    smoke: tuple[str, ...]
+    """Spaces that ran in their smoke form: their numbers answer nothing."""
+    bodies: tuple[str, ...]
+    n_cells: int
+    n_seeds: tuple[int, int]
+    """The fewest and the most seeds of a cell."""
+    level: float
+    completeness: str
+    notes: tuple[str, ...] = ()
+    lacks: tuple[Lack, ...] = ()
+    is_asked: bool = True
+    """Whether the tables vary any field that a claim is about."""
+
+    @property
+    def squares(self) -> tuple[Square, ...]:
+        """All squares, task by task."""
+        return tuple(square for row in self.rows for square in row.squares)
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether any square has a word or a number to show."""
+        return any(square.effect and square.effect.is_known for square in self.squares)
+
+    @property
+    def n_judged(self) -> int:
+        """Claims with a verdict."""
+        return sum(column.verdict != "not judged" for column in self.columns)
+
+
+def lay_out_claims(claims: Claims, results: Results) -> Answer:
+    """Returns the findings on all claims as an answer; ``results`` are the tables that they come from."""
+    cells = replicated(read_cells(results))
+    columns = tuple(map(_make_column, claims.findings))
+    rows = _make_rows(claims.findings, columns, cells)
+    counts = [len(cell.statuses) for cell in cells]
+    bodies: Iterable[object] = results.trials["body"].dropna() if "body" in results.trials else ()
+    return Answer(
+        columns=columns,
+        rows=rows,
+        measured=describe_column(claims),
+        metric=claims.column,
+        n_sealed=claims.n_sealed,
+        smoke=_find_smoke(results),
+        bodies=tuple(dict.fromkeys(map(str, bodies))),
+        n_cells=len(cells),
+        n_seeds=(min(counts, default=0), max(counts, default=0)),
+        level=claims.level,
+        completeness=claims.completeness,
+        notes=claims.notes,
+        lacks=_collect_lacks(columns, rows),
+        is_asked=any(path in results.factors for finding in claims.findings for path in finding.claim.needs),
+    )
+
+
+def _find_smoke(results: Results) -> tuple[str, ...]:
+    return tuple(space for space in results.spaces if space.endswith("-smoke"))
+
+
+# From findings to squares -------------------------------------------------------------------------
+
+
+def _make_column(finding: ClaimFinding) -> Column:
+    claim, share = finding.claim, finding.share
+    by_word: dict[Word, int] = dict.fromkeys(WORDS, 0)
+    for task in finding.tasks:
+        by_word[_word_of(task)] += 1
+    return Column(
+        claim=claim.id,
+        short=getattr(claim, "short", SHORT.get(claim.id, f"Claim {claim.id}")),
+        sentence=claim.sentence,
+        is_ours=getattr(claim, "origin", "ours" if claim.id == "6" else "study") == "ours",
+        concerns=f"{claim.dims}D only" if claim.dims else "",
+        verdict="not judged" if finding.kind == "cannot be judged" else finding.kind,
+        counts=by_word,
+        share=share.share,
+        share_low=share.low,
+        share_high=share.high,
+        lack="" if finding.tasks else finding.because,
+        has_table=any(task.judgements for task in finding.tasks),
+    )
+
+
+def _make_square(finding: ClaimFinding, task: TaskFinding) -> Square:
+    """Returns what a task says of a claim: the only reader of findings of tasks."""
+    leading = getattr(task, "leading", None) or choose_leading(finding, task)
+    return Square(
+        task=task.task,
+        claim=finding.claim.id,
+        word=_word_of(task),
+        effect=_make_effect(leading, task.mode) if leading else None,
+        n_contrasts=len(task.judgements),
+        setting=task.setting,
+        lack=task.unjudged.text if task.unjudged else "",
+        detectable=getattr(task, "detectable", NAN),
+    )
+
+
+def _word_of(task: TaskFinding) -> Word:
+    return "not judged" if task.says == "cannot be judged" else task.says
+
+
+def choose_leading(finding: ClaimFinding, task: TaskFinding) -> Judgement | None:
+    """Returns the contrast that stands for a task: of those without which it would say something else, the farthest.
+
+    If several say the same, so that none is needed alone, it is the farthest of all from zero.
+    """
+    says, judgements = finding.claim.says, task.judgements
+    words = [(j.kind, "undecided" if j.unjudged else j.word) for j in judgements]
+    needed = [
+        judgement
+        for i, judgement in enumerate(judgements)
+        if says([(kind, "undecided" if i == k else word) for k, (kind, word) in enumerate(words)]) != says(words)
+    ]
+    known = [j for j in needed or judgements if math.isfinite(j.estimate)]
+    return max(known, key=lambda j: abs(j.estimate), default=judgements[0] if judgements else None)
+
+
+def _make_effect(judgement: Judgement, mode: Mode) -> Effect:
+    is_correlation = judgement.kind == CORRELATION
+    # The difference of a cost falls where the first cell is better; a correlation rises where OTDD tells the result.
+    sign = as_cost(1.0, mode) * (1 if is_correlation else -1)
+    ends = sorted((sign * judgement.low, sign * judgement.high))
+    return Effect(
+        contrast=judgement.name,
+        word="not judged" if judgement.unjudged else judgement.word,
+        is_correlation=is_correlation,
+        n=judgement.n,
+        n_seeds=judgement.n_seeds,
+        gain=sign * judgement.estimate,
+        low=ends[0],
+        high=ends[1],
+        estimate=judgement.estimate,
+        margin=abs(judgement.margin),
+        digits=judgement.digits,
+        sentence=judgement.sentence,
+    )
+
+
+def _make_rows(findings: Sequence[ClaimFinding], columns: Sequence[Column], cells: Sequence[Cell]) -> tuple[Row, ...]:
+    """Returns a row for each task: 2D tasks first, then 1D, then the rest, each in the order of the tables."""
+    rows = [_make_row(task, findings, columns, of_task) for task, of_task in by_task(cells).items()]
+    return tuple(sorted(rows, key=lambda row: -(row.dims or 0)))
+
+
+def _make_row(task: str, findings: Sequence[ClaimFinding], columns: Sequence[Column], cells: Sequence[Cell]) -> Row:
+    of_task = [next((each for each in finding.tasks if each.task == task), None) for finding in findings]
+    metric = metric_of(cells)
+    margin = next((each.margin for each in of_task if each and each.margin), None)
+    return Row(
+        task=task,
+        dims=next((each.dims for each in of_task if each), None),
+        metric=metric.name,
+        mode=metric.mode,
+        unit=metric.unit,
+        margin=margin.number if margin else "none",
+        margin_value=margin.value if margin and margin.limit is not None else NAN,
+        margin_source=margin.source if margin else "",
+        squares=tuple(
+            _make_square(finding, each)
+            if each
+            else Square(task=task, claim=column.claim, word="not concerned", concerns=column.concerns)
+            for finding, column, each in zip(findings, columns, of_task, strict=True)
+        ),
+    )
+
+
+# What is missing ----------------------------------------------------------------------------------
+
+
+def _collect_lacks(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack, ...]:
+    """Returns each reason once, with all claims and tasks that it stops, those of most squares first."""
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    for column in columns:
+        if column.lack:
+            reasons.setdefault(column.lack, []).append((column.claim, ""))
+    for square in (square for row in rows for square in row.squares if square.lack):
+        reasons.setdefault(square.lack, []).append((square.claim, square.task))
+    lacks = [
+        Lack(
+            text=text,
+            claims=tuple(column.claim for column in columns if column.claim in {claim for claim, _ in stopped}),
+            tasks=tuple(row.task for row in rows if row.task in {task for _, task in stopped}),
+        )
+        for text, stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
+    ]
+    return tuple(lacks)
+
+
+def describe_lack(lack: Lack, answer: Answer) -> str:
+    """Returns which squares a reason stops: 'digits, terrain; claims 1, 3', or 'all tasks; all claims'."""
+    tasks = "all tasks" if len(lack.tasks) == len(answer.rows) > 1 else ", ".join(lack.tasks)
+    ids = f"claim{'s' * (len(lack.claims) > 1)} {', '.join(lack.claims)}"
+    if len(lack.claims) == len(answer.columns):
+        ids = "all claims"
+    return f"{tasks}; {ids}" if tasks else ids
