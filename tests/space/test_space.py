@@ -437,7 +437,12 @@ def test_the_first_cell_of_each_task_runs_again(write_space):
     text = GOOD.replace("  task: tiny\n", "").replace("factors:\n", "factors:\n  task: [tiny, digits]\n") + "aa: 2\n"
     made = plan(write_space(text))
     again = [trial for trial in made.trials if trial.role == "aa"]
-    assert [(trial.config.task, trial.seed) for trial in again] == [("tiny", 2), ("tiny", 3), ("digits", 2), ("digits", 3)]
+    assert [(trial.config.task, trial.seed) for trial in again] == [
+        ("tiny", 2),
+        ("tiny", 3),
+        ("digits", 2),
+        ("digits", 3),
+    ]
     first = {task: cells[0].cell_id for task, cells in made.by_task.items()}
     assert [trial.cell_id for trial in again[::2]] == [f"{first[task]}-aa" for task in ("tiny", "digits")]
     assert made.first_cells == tuple(first.values())
