@@ -85,7 +85,7 @@ def test_nothing_moves_together_and_only_the_rate_is_shared(plans):
 
 def test_margins_seeds_and_repeats_are_fixed_beforehand(plans):
     terms = {(tuple(plan.record.space.margins.values()), plan.record.space.seeds) for plan in plans.values()}
-    assert terms == {((0.03,), tuple(range(6)))}
+    assert terms == {((0.03,), tuple(range(10, 16)))}
     for kind, tasks in TASKS_OF.items():
         repeats = [trial for trial in plans[f"1_proxies_{kind}"].record.trials if trial.role == "aa"]
         assert Counter(trial.config.task for trial in repeats) == dict.fromkeys(tasks, 6)
