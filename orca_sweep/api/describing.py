@@ -39,8 +39,8 @@ def write_size(plan: "Plan") -> str:
 
     space = plan.space
     merged = f"; {_count_merged(plan.n_merged)}" if plan.n_merged else ""
-    again = f" + {len(space.aa)} A/A" if space.aa else ""
-    n = len(plan.cells) * len(space.seeds) + len(space.aa)
+    again = f" + {plan.n_aa} A/A" if space.aa else ""
+    n = len(plan.cells) * len(space.seeds) + plan.n_aa
     counts = " x ".join([count_things(len(plan.cells), "cell"), count_things(len(space.seeds), "seed")])
     return f"{counts}{again} = {count_things(n, 'trial')}{merged}"
 
@@ -54,7 +54,8 @@ def _count_merged(n: int) -> str:
 def _write_sizes(planned: "Plan") -> Iterator[str]:
     space = planned.space
     if space.aa:
-        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
+        which = "the first cell" if len(planned.first_cells) == 1 else "the first cell of each task"
+        yield f"A/A: {which} again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
     if space.tune:
         search = space.search
         counts = sorted(

@@ -326,8 +326,8 @@ class Agenda:
                 self._plan_more(self._list_replicates(cell.tuned.cell_id, best))
 
     def _list_replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
-        """A cell's replicates and, for the first cell, the A/A repeats."""
-        aa_seeds = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
+        """A cell's replicates and, for the first cell of a task, the A/A repeats."""
+        aa_seeds = self.space.aa if cell_id in self.plan.first_cells else ()
         return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, aa_seeds, "aa")]
 
     def _ask_candidate(self, cell: _CellSearch) -> None:

@@ -209,7 +209,7 @@ def list_later_configs(plan: Plan) -> list[TrialConfig]:
     search = plan.space.search
     adaptive = [] if search.method != "optuna" else [s for s in search.seeds for _ in range(search.n_candidates or 0)]
     pairs = [(cell.base, seed) for cell in plan.tuned for seed in (*plan.space.seeds, *adaptive)]
-    pairs += [(plan.tuned[0].base, seed) for seed in plan.space.aa]
+    pairs += [(plan.by_cell_id[cell_id], seed) for cell_id in plan.first_cells for seed in plan.space.aa]
     return [config.model_copy(update={"seed": seed}) for config, seed in pairs]
 
 

@@ -130,7 +130,7 @@ def _describe_order(plan: Plan) -> Iterator[Term]:
         text = "the candidates of each cell first, then its best with every seed"
         yield Term(topic="order", text=text, facts={"first": "search", "seeds": seeds})
     elif len(plan.cells) > 1 and len(seeds) > 1:
-        last = ", then the A/A cell" if plan.space.aa else ""
+        last = f", then the A/A cell{'s' * (len(plan.first_cells) > 1)}" if plan.space.aa else ""
         text = f"every cell with seed {seeds[0]}, then every cell with seed {seeds[1]}, and so on{last}"
         yield Term(topic="order", text=text, facts={"first": "seed", "seeds": seeds})
 

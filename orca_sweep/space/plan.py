@@ -22,7 +22,7 @@ from orca_sweep.space.expansion import (
 from orca_sweep.space.labelling import label_cells
 from orca_sweep.space.margins import with_resolved_names
 from orca_sweep.space.reading import read_space_and_problems
-from orca_sweep.space.records import Plan, PlannedTrial, Resolve, Role, Space, TunedCell
+from orca_sweep.space.records import Plan, PlannedTrial, Resolve, Role, Space, TunedCell, find_first_cells
 from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuned import find_tuned_cells
 
@@ -150,8 +150,8 @@ def _plan_replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Has
     """All cells with the first seed, then with the next, so that an interrupted sweep has compared all cells; then A/A."""
     rows = [plan_trials(cell_id, cell, space.seeds, hasher=hasher) for cell_id, cell in cells.items()]
     yield from itertools.chain.from_iterable(zip(*rows, strict=True))
-    reference_id, reference = next(iter(cells.items()))
-    yield from plan_trials(f"{reference_id}-aa", reference, space.aa, "aa")
+    for reference_id in find_first_cells(cells):
+        yield from plan_trials(f"{reference_id}-aa", cells[reference_id], space.aa, "aa", hasher=hasher)
 
 
 def _plan_candidates(space: Space, tuned: Iterable[TunedCell], hasher: Hasher) -> Iterator[PlannedTrial]:

@@ -317,6 +317,14 @@ class TunedCell:
     """The configs to try, without run seeds; empty if the search chooses them one after the other."""
 
 
+def find_first_cells(cells: Mapping[str, TrialConfig]) -> tuple[str, ...]:
+    """Returns the id of each task's first cell, which the A/A cell of the task repeats."""
+    first: dict[str, str] = {}
+    for cell_id, cell in cells.items():
+        first.setdefault(cell.task, cell_id)
+    return tuple(first.values())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The expansion of a space."""
@@ -345,7 +353,17 @@ class Plan:
             return 0
         search = self.space.search
         adaptive = (search.n_candidates or 0) * len(search.seeds) if search.method == "optuna" else 0
-        return len(self.tuned) * (len(self.space.seeds) + adaptive) + len(self.space.aa)
+        return len(self.tuned) * (len(self.space.seeds) + adaptive) + self.n_aa
+
+    @property
+    def n_aa(self) -> int:
+        """A/A repeats: those of the first cell of each task."""
+        return len(self.space.aa) * len(self.first_cells)
+
+    @cached_property
+    def first_cells(self) -> tuple[str, ...]:
+        """The id of each task's first cell, which the A/A cell of the task repeats."""
+        return find_first_cells(self.by_cell_id)
 
     @property
     def cells(self) -> tuple[TrialConfig, ...]:

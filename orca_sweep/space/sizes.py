@@ -24,11 +24,12 @@ def find_size_problem(space: Space, max_trials: int = MAX_TRIALS) -> list[Proble
         n_candidates, n_search = _count_candidates(space), max(1, len(space.search.seeds))
         each = f"({write_count(n_candidates)} candidates x {write_count(n_search)} seeds + {each})"
         n_each += n_candidates * n_search
-    n = n_cells * n_each + len(space.aa)
+    n_aa = len(space.aa) * max(1, len(space.factors.get("task", ())))
+    n = n_cells * n_each + n_aa
     if n <= max_trials:
         return []
     key = "factors" if n_cells >= n_each else "tune" if space.tune else "seeds"
-    aa = f" + {write_count(len(space.aa))} A/A" if space.aa else ""
+    aa = f" + {write_count(n_aa)} A/A" if space.aa else ""
     rule = f"{write_count(n_cells)} combinations of levels x {each}{aa} = {write_count(n)} trials, more than {max_trials:,}."
     remedy = (
         "Remove levels or seeds, choose a design with fewer combinations, or raise the limit with"

@@ -433,6 +433,24 @@ def test_the_first_cell_runs_again_as_a_cell_of_its_own(write_space):
     assert len({t.trial_id for t in made.trials}) == len(made.trials)
 
 
+def test_the_first_cell_of_each_task_runs_again(write_space):
+    text = GOOD.replace("  task: tiny\n", "").replace("factors:\n", "factors:\n  task: [tiny, digits]\n") + "aa: 2\n"
+    made = plan(write_space(text))
+    again = [trial for trial in made.trials if trial.role == "aa"]
+    assert [(trial.config.task, trial.seed) for trial in again] == [
+        ("tiny", 2),
+        ("tiny", 3),
+        ("digits", 2),
+        ("digits", 3),
+    ]
+    first = {task: cells[0].cell_id for task, cells in made.by_task.items()}
+    assert [trial.cell_id for trial in again[::2]] == [f"{first[task]}-aa" for task in ("tiny", "digits")]
+    assert made.first_cells == tuple(first.values())
+    tuned = plan(write_space(text + "tune: {finetune.batch_size: [4, 8]}\n"))
+    assert (made.n_aa, len(made.trials)) == (4, len(made.cells) * 2 + 4)
+    assert tuned.n_later == len(tuned.tuned) * 2 + 4
+
+
 @pytest.mark.parametrize(
     ("seeds", "aa", "expected"),
     [("2", "2", (2, 3)), ("[1, 3]", "3", (0, 2, 4)), ("[5]", "[9, 7]", (9, 7)), ("2", "[]", ()), ("2", "null", ())],
