@@ -11,6 +11,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="orca-sweep-tests-")
 # Ray's dashboard takes seconds to start; its tests switch it on.
 os.environ.setdefault("ORCA_SWEEP_DASHBOARD_HOST", "none")
+# Ray would start workers ahead of time; those of the tests are forked and need no head start.
+os.environ.setdefault("RAY_enable_worker_prestart", "0")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-tests-"))
 
 import pytest
@@ -27,7 +30,7 @@ settings.load_profile("without-deadline")
 REPO = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py")
+LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py", "test_sweeps.py", "test_lost_ray.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -49,7 +52,7 @@ def user_tasks(tmp_path_factory):
 @pytest.fixture(scope="session")
 def head():
     """A head node of Ray with one CPU, for all tests that can share one; trials run one by one."""
-    with ray_head(1, has_warm_workers=True) as head:
+    with ray_head(1) as head:
         yield head
 
 

@@ -3,6 +3,9 @@
 A Ray worker is a new interpreter, which spends nearly all its time on these imports in the sweeps of the tests. Ray accepts
 any command as ``py_executable`` of a runtime environment; here it is this file, which asks a server for a fork and then
 represents that fork: each ends when the other does.
+
+The fork server of the commands imports ``worker_server`` after torch and before Ray, which reads the environment of its node at
+import; the server of workers is a fork of that moment.
 """
 
 import json
@@ -10,29 +13,46 @@ import os
 import socket
 import sys
 
-PRELOADED = ("orca_sweep.training.run", "orca_sweep.training.finetune", "orca_sweep.results",
-             "transformers.models.swin.modeling_swin", "mlxtend.data", "pandas", "pyarrow.parquet")  # fmt: skip
-"""Ray is not among them, since it reads the environment of its node at import."""
+SOCKET_VARIABLE = "ORCA_SWEEP_TESTS_WORKERS"
+"""Names the socket at which workers are asked for."""
 
 
 def ask(path, argv):
     """Has the server run the rest of the command line as a worker, and exits with the worker's code."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(path)
-        request = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode() + b"\n"
+        request = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd(), "pid": os.getpid()}).encode()
         socket.send_fds(server, [request[:1]], [0, 1, 2])
-        server.sendall(request[1:])
+        server.sendall(request[1:] + b"\n")
         sys.exit(int(server.recv(16) or 1))
 
 
+def serve_beside_this_process(path):
+    """Starts the server as a fork of this process, with which it ends."""
+    parent = os.getpid()
+    if os.fork() == 0:
+        try:
+            end_with_parent(parent)
+            serve(path)
+        finally:
+            os._exit(1)
+
+
+def end_with_parent(parent):
+    """Has the system kill this process when its parent ends."""
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def serve(path):
-    """Forks a worker for each request until the server is killed."""
-    import importlib
+    """Forks a worker for each request until this process is killed."""
     import select
     import signal
 
-    for name in PRELOADED:
-        importlib.import_module(name)
     askers, ends = {}, {}
     """By connection, its worker; by descriptor that signals the end of a worker, its connection and worker."""
     with socket.socket(socket.AF_UNIX) as listener:
@@ -61,12 +81,14 @@ def fork_worker(asker):
     start, descriptors, _, _ = socket.recv_fds(asker, 1, 3)
     with asker.makefile("rb") as rest:
         request = json.loads(start + rest.readline())
+    server = os.getpid()
     pid = os.fork()
     if pid:
         for descriptor in descriptors:
             os.close(descriptor)
         return pid
     try:
+        end_with_parent(server)
         run_worker(request, descriptors)
     finally:
         os._exit(1)
@@ -80,6 +102,7 @@ def run_worker(request, descriptors):
     os.setsid()  # Ray kills the whole process group of a worker
     for i, descriptor in enumerate(descriptors):
         os.dup2(descriptor, i)
+    enter_namespaces(request["pid"])
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -96,8 +119,21 @@ def run_worker(request, descriptors):
     os._exit(code)
 
 
+def enter_namespaces(pid):
+    """Gives this process another one's view of the file system; os.setns comes with Python 3.12."""
+    import ctypes
+
+    kinds = [
+        kind
+        for kind in ("user", "mnt")
+        if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+    ]
+    for kind in kinds:
+        with open(f"/proc/{pid}/ns/{kind}") as namespace:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"cannot enter the {kind} namespace of process {pid}")
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2])
-    else:
-        ask(sys.argv[1], sys.argv[2:])
+    ask(sys.argv[1], sys.argv[2:])

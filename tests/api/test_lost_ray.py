@@ -74,7 +74,7 @@ print("again", Space.from_dict({"name": "again", "imports": [TASKS], "base": BAS
 def test_a_ray_that_is_lost_raises_and_the_process_goes_on(words, tmp_path, user_tasks):
     (tmp_path / "script.py").write_text(SCRIPT)
     part, thread, wait = words
-    done = Command(part, user_tasks, thread, wait, program=tmp_path / "script.py", cwd=tmp_path, plain=True).wait()
+    done = Command(part, user_tasks, thread, wait, program=tmp_path / "script.py", cwd=tmp_path).wait()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"({part}) ended with code -9. Ended trials are kept; launch again" in done.stdout
     assert "'ok': 1, 'unfinished': 1" in done.stdout

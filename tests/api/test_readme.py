@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from tests.commands import warm_workers
+
 REPO = Path(__file__).resolve().parents[2]
 SECTION = (REPO / "README.md").read_text(encoding="utf-8").split("## From Python")[1].split("\n## ")[0]
 
@@ -12,7 +14,7 @@ SECTION = (REPO / "README.md").read_text(encoding="utf-8").split("## From Python
 def test_the_section_runs_from_a_mapping_to_a_figure(head, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    for name, value in {**head.variables, "RAY_ADDRESS": head.address}.items():
+    for name, value in {**warm_workers(), "RAY_ADDRESS": head.address}.items():
         monkeypatch.setenv(name, value)
     # The value of each line that is an expression, as a notebook would show it.
     lines = [re.sub(r"^(sweep\.\w+\(.*?\))  #.*$", r"shown.append(\1)", line) for line in code.splitlines()]

@@ -16,6 +16,7 @@ from orca_sweep import InputError, Space, Sweep
 from orca_sweep.results import read_reveals
 from tests.builders.in_process import snapshot
 from tests.builders.sweeps import sweep_folder
+from tests.commands import warm_workers
 
 
 def plan_of(user_tasks, out, **more):
@@ -30,7 +31,7 @@ def plan_of(user_tasks, out, **more):
 def cluster(head):
     """The head that tests share, for launches in this process."""
     before = dict(os.environ)
-    os.environ.update(head.variables)
+    os.environ.update(warm_workers())
     yield head.address
     os.environ.clear()
     os.environ.update(before)

@@ -103,6 +103,7 @@ base: {task: digits, proxy: none, body.pretrain_fraction: 0, finetune.epochs: 1}
 factors: {finetune.freeze: [none, body]}
 seeds: 2
 margin: 0.02
+resources: {cpu: 1.9}
 """
 
 

@@ -184,28 +184,24 @@ def furnished(folder):
 @pytest.fixture(scope="module")
 def cluster():
     """A head node of two CPUs, to which nodes can be added."""
-    with ray_head(2, has_warm_workers=True) as head:
+    with ray_head(2) as head:
         yield head
 
 
-def second_node(cluster, inside=()):
+def second_node(cluster, namespaces=None):
     """Another node of two CPUs, for the length of a block."""
-    return ray_node(cluster.folder, f"--address={cluster.address}", "--num-cpus=2", inside=inside)
+    return ray_node(cluster.folder, f"--address={cluster.address}", "--num-cpus=2", namespaces=namespaces)
 
 
 class Watched(Command):
-    """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process.
-
-    ``has_plain_workers`` is for tests in which workers die or live in a namespace.
-    """
+    """A command of orca-sweep that runs, on the cluster if one is given."""
 
     begun = []  # noqa: RUF012
 
-    def __init__(self, *args, home, cluster=None, has_plain_workers=False, inside=()):
+    def __init__(self, *args, home, cluster=None, **options):
         join = ["--address", cluster.address] if cluster else []
-        variables = {} if cluster is None or has_plain_workers else cluster.variables
         self.log = home / f"log-{time.monotonic_ns()}.txt"
-        super().__init__(*args, *join, cwd=home, output=self.log, env={**os.environ, **variables}, inside=inside)
+        super().__init__(*args, *join, cwd=home, output=self.log, **options)
         self.begun.append(self)
 
     def until(self, condition, out):
@@ -273,7 +269,7 @@ def unbroken(cluster, tmp_path_factory):
 def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(home, cluster, unbroken):
     out = home / "out"
     (home / "slow-b").touch()
-    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
+    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
     launch.until(lambda: epochs_saved(out).get(ids(out, "b")[0], 0) >= 2, out)
     ((struck, epoch),) = epochs_saved(out).items()
     os.kill(int((home / "pid-b").read_text()), signal.SIGKILL)
@@ -292,7 +288,7 @@ def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
     for file in (*slow, *hold):
         file.touch()
     with second_node(cluster) as second:
-        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
         launch.until(lambda: all((home / f"pid-{task}").exists() for task in "ab"), out)
         for file in hold:
             file.unlink()
@@ -312,9 +308,8 @@ def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
 def test_a_node_that_does_not_see_the_folder_is_found_before_the_first_trial(home, cluster):
     out = home / "out"
     out.mkdir()
-    hide = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(out)]
-    with second_node(cluster, hide):
-        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
+    with small_disk(out, "1m") as hidden, second_node(cluster, hidden.holder.pid):
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
         said = launch.ends(2)
     assert f"--out {out}: not visible. Mount one shared folder" in said
     assert [path.name for path in out.iterdir()] == [".lock"]
@@ -376,12 +371,12 @@ class SmallDisk:
         mount = 'mount -t tmpfs -o "size=$1" none "$0" && echo mounted && exec sleep 1000'
         self.holder = subprocess.Popen(["unshare", "-rm", "sh", "-c", mount, str(at), size], stdout=subprocess.PIPE)
         assert self.holder.stdout.readline() == b"mounted\n"
-        self.inside = ["nsenter", "-t", str(self.holder.pid), "-U", "-m", "--preserve-credentials"]
         self.seen = Path(f"/proc/{self.holder.pid}/root{at}")
         """The disk as it is seen from outside."""
 
     def resize(self, size):
-        subprocess.run([*self.inside, "mount", "-o", f"remount,size={size}", str(self.at)], check=True)
+        inside = ["nsenter", "-t", str(self.holder.pid), "-U", "-m", "--preserve-credentials"]
+        subprocess.run([*inside, "mount", "-o", f"remount,size={size}", str(self.at)], check=True)
 
     def used(self):
         """Kilobytes."""
@@ -394,13 +389,19 @@ class SmallDisk:
                 file.write(bytes(4096))
 
 
-@pytest.fixture
-def disk(home):
-    (home / "disk").mkdir()
-    disk = SmallDisk(home / "disk", "60m")
+@contextlib.contextmanager
+def small_disk(at, size):
+    disk = SmallDisk(at, size)
     yield disk
     disk.holder.kill()
     disk.holder.wait()
+
+
+@pytest.fixture
+def disk(home):
+    (home / "disk").mkdir()
+    with small_disk(home / "disk", "60m") as disk:
+        yield disk
 
 
 @needs_namespaces
@@ -408,7 +409,7 @@ def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbrok
     """A trial ends well; then the disk gets too small for a checkpoint, but not for a record: all the others would fail."""
     out, seen = disk.at / "out", disk.seen / "out"
     (home / "slow-b").touch()
-    launch = Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside)
+    launch = Watched("launch", home / "space.yaml", "--out", out, home=home, namespaces=disk.holder.pid)
     launch.until(lambda: epochs_saved(seen).get(ids(seen, "b")[0], 0) >= 2, seen)
     begun = ids(seen, "b")[0]
     disk.resize(f"{disk.used() + 1000}k")
@@ -425,7 +426,7 @@ def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbrok
     saved = epochs_saved(seen)
     disk.resize("60m")
     (home / "slow-b").unlink()
-    Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside).ends()
+    Watched("launch", home / "space.yaml", "--out", out, home=home, namespaces=disk.holder.pid).ends()
     assert read_record(seen, begun)["row"]["resumed_from_epoch"] == saved[begun] >= 2
     assert_equal_numbers(seen, unbroken)
     assert_nothing_half_written(seen)
@@ -583,8 +584,7 @@ def test_any_number_of_places_gives_the_same_numbers_and_computes_everything_onc
     for n_places in places:
         cpu = {1: 1.9, 2: 1, 4: 0.5, 8: 0.25}[n_places]
         (home / "space.yaml").write_text(
-            f"{SHARED}name: places\nfactors: {{embedder.epochs: [1, 2], finetune.lr: [1e-3, 1e-4]}}\nseeds: 2\n"
-            f"resources: {{cpu: {cpu}}}\n"
+            f"{SHARED}name: places\nfactors: {{embedder.epochs: [1, 2]}}\nseeds: 2\nresources: {{cpu: {cpu}}}\n"
         )
         outs.append(home / f"out-{n_places}")
         Watched("launch", "space.yaml", "--out", outs[-1], home=home, cluster=cluster).ends()

@@ -24,7 +24,7 @@ from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, sweep_status
 from tests.builders.documents import check_against_page
-from tests.commands import TOKEN, free_ports, wait_for
+from tests.commands import TOKEN, free_ports, wait_for, warm_workers
 from tests.commands import orca as run_orca
 
 SPACE = """
@@ -48,16 +48,17 @@ def orca(*args, check=None, token=TOKEN, **variables):
 @pytest.fixture(scope="module")
 def job_head():
     """A head of its own with a token, two CPUs and what Ray is told to be half-used A100; its ports."""
-    gcs, dashboard, client, agent = free_ports(4)
+    gcs, dashboard, agent = free_ports(3)
     temp = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie below: the path must be short
     python = str(Path(sys.executable).parent)
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     env["PATH"] = f"{python}{os.pathsep}{env['PATH']}"  # jobs call 'python'
-    options = {"port": gcs, "dashboard-port": dashboard, "ray-client-server-port": client} | {
+    env |= {**warm_workers(), "PYTHONPATH": str(Path(__file__).parents[2])}
+    options = {"port": gcs, "dashboard-port": dashboard} | {
         "dashboard-agent-listen-port": agent, "dashboard-host": "127.0.0.1", "num-cpus": 2, "num-gpus": 1, "temp-dir": temp,
-        "resources": '{"accelerator_type:A100": 1}',
+        "include-log-monitor": "false", "resources": '{"accelerator_type:A100": 1}',
     }  # fmt: skip
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command = [sys.executable, "-m", "tests.quiet_node", "start", "--head", "--block", "--no-monitor"]
     node = subprocess.Popen(
         [*command, *(f"--{key}={value}" for key, value in options.items())],
         env=env,

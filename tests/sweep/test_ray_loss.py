@@ -109,7 +109,7 @@ def test_our_own_ray_that_is_killed_ends_the_launch(part, home):
 @pytest.mark.long
 def test_a_head_that_is_killed_ends_the_launch_that_joined_it(home):
     with ray_head(1) as head:
-        launch = launched(home, "--address", head.address, env={**os.environ, **head.variables})
+        launch = launched(home, "--address", head.address)
         for pid in process_tree_of(head.folder, "gcs_server"):
             os.kill(pid, signal.SIGKILL)
         printed = assert_ended_in_words(launch, home, "did not answer for 20 s")

@@ -15,7 +15,7 @@ from orca_sweep.results import collect, read_results, reveal, sweep_status
 from orca_sweep.store import read_tensors
 from orca_sweep.trial import load_imports
 from tests.builders.documents import check_against_page, list_added_keys
-from tests.commands import Command, orca, wait_for
+from tests.commands import Command, orca, wait_for, warm_workers
 
 SPACE = """
 name: demo
@@ -124,8 +124,8 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
 
 def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, user_tasks, run, head):
     space = tmp_path / "space.yaml"
-    text = f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 36")
-    space.write_text(text)
+    base = "base: {task: tiny, proxy: none, finetune.epochs: 36}\n"
+    space.write_text(f"imports: [{user_tasks}]\nname: killed\n{base}seeds: 3\nresources: {{cpu: 0.9}}\n")
     out = tmp_path / "out"
     driver = Command("launch", space, "--out", out)
     # Killed when one trial has ended and another is well on its way but far from its end.
@@ -141,10 +141,10 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     assert alive.eta_s > 0
     assert dead.eta_s is None
     finished = {p: p.stat().st_mtime_ns for p in out.rglob("row.json")}
-    assert 0 < len(finished) < 4
+    assert 0 < len(finished) < 3
     space.unlink()  # the folder is enough to go on
     done = orca("resume", out, cwd=tmp_path / "somewhere", check=0, head=head)
-    assert "4 ok" in done.stdout
+    assert "3 ok" in done.stdout
     trials = revealed(out).trials
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
     assert trials["resumed_from_epoch"].max() > 0
@@ -289,10 +289,10 @@ def epochs_saved(out):
 def test_a_running_cluster_is_joined_with_its_token(tmp_path, user_tasks, head):
     """By a user who knows the token and has set nothing else."""
     space = tmp_path / "space.yaml"
-    space.write_text(f"imports: [{user_tasks}]\nbase: {{task: tiny, proxy: none, finetune.epochs: 1}}\nseeds: 2\n")
-    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    space.write_text(f"imports: [{user_tasks}]\nbase: {{task: tiny, proxy: none, finetune.epochs: 1}}\nseeds: 1\n")
+    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"} | warm_workers()
     done = orca("launch", space, "--out", tmp_path / "out", check=0, head=head, env=env, plain=True)
-    assert "2 ok" in done.stdout
+    assert "1 ok" in done.stdout
 
 
 def test_a_body_in_a_folder_beside_the_user_is_found_by_workers(tmp_path, user_tasks, head):
