@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orca_sweep.analysis.claims import Claims, describe_column
-from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judgement, TaskFinding
+from orca_sweep.analysis.claims import describe_column
+from orca_sweep.analysis.findings import CORRELATION, ClaimFinding, Claims, Judgement, TaskFinding
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats.digits import Digits, format_interval, format_number
@@ -16,14 +16,6 @@ Word = Literal["supports", "contradicts", "undecided", "not judged", "not concer
 Verdict = Literal["supported", "contradicted", "mixed", "undecided", "not judged"]
 WORDS: tuple[Word, ...] = ("supports", "contradicts", "undecided", "not judged")
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "mixed", "undecided", "not judged")
-SHORT = {
-    "1": "Embedder training is no help",
-    "2": "Some embedder training is enough",
-    "3": "Any proxy will do",
-    "4": "The body matters most",
-    "5": "Pre-training is not always needed",
-    "6": "OTDD does not tell the result",
-}
 NAN = math.nan
 
 
@@ -205,7 +197,7 @@ def lay_out_claims(claims: Claims, results: Results) -> Answer:
         measured=describe_column(claims),
         metric=claims.column,
         n_sealed=claims.n_sealed,
-        smoke=_find_smoke(results),
+        smoke=results.smoke,
         bodies=tuple(dict.fromkeys(map(str, bodies))),
         n_cells=len(cells),
         n_seeds=(min(counts, default=0), max(counts, default=0)),
@@ -215,10 +207,6 @@ def lay_out_claims(claims: Claims, results: Results) -> Answer:
         lacks=_collect_lacks(columns, rows),
         is_asked=any(path in results.factors for finding in claims.findings for path in finding.claim.needs),
     )
-
-
-def _find_smoke(results: Results) -> tuple[str, ...]:
-    return tuple(space for space in results.spaces if space.endswith("-smoke"))
 
 
 # From findings to squares -------------------------------------------------------------------------
@@ -231,9 +219,9 @@ def _make_column(finding: ClaimFinding) -> Column:
         by_word[_word_of(task)] += 1
     return Column(
         claim=claim.id,
-        short=getattr(claim, "short", SHORT.get(claim.id, f"Claim {claim.id}")),
+        short=claim.short[0].upper() + claim.short[1:],
         sentence=claim.sentence,
-        is_ours=getattr(claim, "origin", "ours" if claim.id == "6" else "study") == "ours",
+        is_ours=claim.origin == "ours",
         concerns=f"{claim.dims}D only" if claim.dims else "",
         verdict="not judged" if finding.kind == "cannot be judged" else finding.kind,
         counts=by_word,
@@ -247,37 +235,20 @@ def _make_column(finding: ClaimFinding) -> Column:
 
 def _make_square(finding: ClaimFinding, task: TaskFinding) -> Square:
     """Returns what a task says of a claim: the only reader of findings of tasks."""
-    leading = getattr(task, "leading", None) or choose_leading(finding, task)
     return Square(
         task=task.task,
         claim=finding.claim.id,
         word=_word_of(task),
-        effect=_make_effect(leading, task.mode) if leading else None,
+        effect=_make_effect(task.leading, task.mode) if task.leading else None,
         n_contrasts=len(task.judgements),
         setting=task.setting,
         lack=task.unjudged.text if task.unjudged else "",
-        detectable=getattr(task, "detectable", NAN),
+        detectable=task.detectable,
     )
 
 
 def _word_of(task: TaskFinding) -> Word:
     return "not judged" if task.says == "cannot be judged" else task.says
-
-
-def choose_leading(finding: ClaimFinding, task: TaskFinding) -> Judgement | None:
-    """Returns the contrast that stands for a task: of those without which it would say something else, the farthest.
-
-    If several say the same, so that none is needed alone, it is the farthest of all from zero.
-    """
-    says, judgements = finding.claim.says, task.judgements
-    words = [(j.kind, "undecided" if j.unjudged else j.word) for j in judgements]
-    needed = [
-        judgement
-        for i, judgement in enumerate(judgements)
-        if says([(kind, "undecided" if i == k else word) for k, (kind, word) in enumerate(words)]) != says(words)
-    ]
-    known = [j for j in needed or judgements if math.isfinite(j.estimate)]
-    return max(known, key=lambda j: abs(j.estimate), default=judgements[0] if judgements else None)
 
 
 def _make_effect(judgement: Judgement, mode: Mode) -> Effect:

@@ -10,6 +10,7 @@ from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report import Asked, compute, draw, make_page, page
 from orca_sweep.analysis.writing import MINUS, NOTHING
+from tests.builders.answers import TASKS, suite
 from tests.builders.reports import (
     HOSTILE,
     TRACEBACK,
@@ -21,7 +22,6 @@ from tests.builders.reports import (
     sweep_folder,
 )
 from tests.builders.reports import with_curve as with_epochs
-from tests.builders.answers import TASKS, suite
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
