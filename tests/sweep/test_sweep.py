@@ -87,7 +87,9 @@ def test_a_second_launch_runs_nothing_and_changes_nothing(sweep, head):
     assert all(path.read_bytes() == blob for path, blob in before.items())
 
 
+@pytest.mark.long
 def test_a_sweep_run_twice_has_the_same_numbers(sweep, tmp_path, head):
+    """The short form: sweeps to which something happened equal an unbroken one, bit for bit (``test_failures``)."""
     space, out, _ = sweep
     orca("launch", space, "--out", tmp_path / "again", check=0, head=head)
     same = ["trial_id", "state_sha256", "val_metric_best", "test_metric_best", "test_metric_last"]
