@@ -288,6 +288,9 @@ def test_one_dimensional_tasks_are_shown_and_never_counted():
     assert (finding.kind, by_task["signal"].says) == ("cannot be judged", "contradicts")
     image = world("image", amounts={20: SAME}, proxies={"dummy": SAME})
     both, by_task = find(results_of(signal, image), "3")
+    axis = claims.plot(claims.compute(results_of(signal, image), claims.Options(margin=["0.01"]))).axes[2]
+    notes = [text.get_text().replace("\n", " ") for text in axis.texts]
+    assert ["shown only" in note for note in notes] == [False, True]
     alone, lone = find(results_of(image), "3")
     assert both.summary == alone.summary == "supported, resting on one task (image)"
     # Nor do they cost the tasks that count any power.
