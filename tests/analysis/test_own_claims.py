@@ -82,6 +82,13 @@ def test_training_is_judged_on_normalised_inputs_and_shown_on_raw_ones(truth, sa
     assert interaction.name == "embedder.epochs 20 against naive, none minus channel"
 
 
+def test_other_claims_are_judged_on_normalised_inputs_where_the_table_has_both():
+    parts = crossed()[::-1]  # raw inputs first, on which training helps
+    _, by_task = find(results_of(parts, factors=NORMALISED), "1")
+    assert (by_task["image"].says, by_task["image"].n_other_settings) == ("supports", 1)
+    assert "data.normalise channel" in by_task["image"].setting
+
+
 def test_the_task_s_own_way_is_read_from_its_rows():
     rows = "channel: mean 3, spread 2; over all 100 training samples"
     _, by_task = find(results_of(crossed(way=None, scale=rows), factors=NORMALISED), "7")
