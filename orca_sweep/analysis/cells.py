@@ -132,8 +132,8 @@ def training_fields(cell: ConfiguredCell) -> frozenset[str]:
 class TaskCells:
     """The cells of one task that have a replicate, those with the most usual setting first.
 
-    The order is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy, then a cell with
-    tuned fields; ties keep the order of the table.
+    The order is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy, then normalised
+    inputs, then tuned fields; ties keep the order of the table.
     """
 
     task: str
@@ -233,13 +233,14 @@ def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCe
     return tuple(tasks)
 
 
-def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool, bool]:
+def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool, bool, bool]:
     fraction = cell.fraction
     return (
         cell.settings.get(FREEZE, UNKNOWN) not in ("none", UNKNOWN),
         math.inf if math.isnan(fraction) else -fraction,
         not cell.is_trained,
         cell.has_placebo,
+        cell.normalisation == RAW,
         not cell.candidates,
     )
 

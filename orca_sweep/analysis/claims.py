@@ -3,8 +3,8 @@
 study.py holds the claims: those of the study, and some of this project's own, marked so. Each has what supports and what
 contradicts it. A claim is judged on every task by contrasts between cells that differ in nothing else and are equally tuned,
 paired over the seeds that both were planned with. Where a task has several settings of the other fields, a claim is judged
-at one setting, and the output names it: nothing frozen, the most pre-training, a trained embedder, a real proxy, tuned
-fields, and otherwise the first in the table that has the cells to compare. --base names other levels.
+at one setting, and the output names it: nothing frozen, the most pre-training, a trained embedder, a real proxy,
+normalised inputs, tuned fields, and otherwise the first in the table that has the cells to compare. --base names others.
 
 Words are those of table_effects, against the margin of the task: that of --margin, else of its space, else of an A/A
 cell; a task without any margin is not judged, and neither are differences that are all equal. The contrasts that decide a

@@ -56,12 +56,15 @@ class _Line:
 
     task: TaskFinding | None = None
     judgement: Judgement | None = None
+    is_counted: bool = True
 
 
 def _list_lines(finding: ClaimFinding) -> list[_Line]:
     lines: list[_Line] = []
     for task in finding.shown:
-        lines += [_Line(task=task, judgement=judgement) for judgement in task.judgements or (None,)]
+        is_counted = task in finding.tasks
+        judgements = task.judgements or (None,)
+        lines += [_Line(task=task, judgement=judgement, is_counted=is_counted) for judgement in judgements]
     return lines or [_Line()]
 
 
@@ -102,7 +105,7 @@ def _write_note(line: _Line, *, is_rho: bool) -> str:
     if judgement.unjudged and not math.isfinite(judgement.estimate):
         return f"not judged: {judgement.unjudged.text}"
     n = f"n = {judgement.n} trials, {judgement.n_seeds} seeds" if is_rho else f"n = {judgement.n}"
-    n += "" if judgement.decides else ", shown only"
+    n += "" if judgement.decides and line.is_counted else ", shown only"
     estimate = format_number(judgement.estimate, judgement.digits, "+")
     return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})"
 

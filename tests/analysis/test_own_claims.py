@@ -82,6 +82,13 @@ def test_training_is_judged_on_normalised_inputs_and_shown_on_raw_ones(truth, sa
     assert interaction.name == "embedder.epochs 20 against naive, none minus channel"
 
 
+def test_other_claims_are_judged_on_normalised_inputs_where_the_table_has_both():
+    parts = crossed()[::-1]  # raw inputs first, on which training helps
+    _, by_task = find(results_of(parts, factors=NORMALISED), "1")
+    assert (by_task["image"].says, by_task["image"].n_other_settings) == ("supports", 1)
+    assert "data.normalise channel" in by_task["image"].setting
+
+
 def test_the_task_s_own_way_is_read_from_its_rows():
     rows = "channel: mean 3, spread 2; over all 100 training samples"
     _, by_task = find(results_of(crossed(way=None, scale=rows), factors=NORMALISED), "7")
@@ -288,6 +295,9 @@ def test_one_dimensional_tasks_are_shown_and_never_counted():
     assert (finding.kind, by_task["signal"].says) == ("cannot be judged", "contradicts")
     image = world("image", amounts={20: SAME}, proxies={"dummy": SAME})
     both, by_task = find(results_of(signal, image), "3")
+    axis = claims.plot(claims.compute(results_of(signal, image), claims.Options(margin=["0.01"]))).axes[2]
+    notes = [text.get_text().replace("\n", " ") for text in axis.texts]
+    assert ["shown only" in note for note in notes] == [False, True]
     alone, lone = find(results_of(image), "3")
     assert both.summary == alone.summary == "supported, resting on one task (image)"
     # Nor do they cost the tasks that count any power.
