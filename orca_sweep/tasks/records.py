@@ -53,6 +53,9 @@ class Task:
     extra: str | None = None
     n_train_max: int | None = None
     """The number of training samples, if it is known without reading files."""
+    published_sizes: tuple[int, int, int] | None = None
+    """About how many samples of training, validation and test the published files give; None: not known. Only estimates of
+    cost use them."""
     normalise_inputs: Normalise = "none"
     """The default of ``data.normalise``: what the benchmark does."""
     preparation: str = ""

@@ -136,6 +136,7 @@ def _make_cifar(name: str, cifar: _Cifar, *, permuted: bool) -> Task:
         licence="CC BY 4.0",
         files=_describe_cifar_files(cifar),
         n_train_max=40_000,
+        published_sizes=(40_000, 10_000, 10_000),
         normalise_inputs="channel",
         preparation="bytes / 255",
         augments=True,
@@ -195,6 +196,7 @@ SPHERICAL = Task(
     source=SOURCE,
     licence="CC BY-SA",
     files=(describe_pickle_file("s2_cifar100.gz", b"\x1f\x8b", "a gzipped pickle"),),
+    published_sizes=(40_000, 10_000, 10_000),
     recipe=make_recipe(
         Released(
             body="swin-base",
