@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,10 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="run a few epochs here of trials whose cost no earlier row shows")
     ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="10^12 operations per second to assume of a GPU where no trial has been timed"),
+    ] = None,
     rehash: Rehash = False,
     max_trials: MaxTrials = None,
 ) -> None:
@@ -51,6 +56,8 @@ def plan(
     if probe:
         plan.probe(lambda text: print(text, file=sys.stderr, flush=True))
     estimate, notes, terms = plan.cost, list(plan.warnings), plan.terms
+    if tflops is not None and estimate.flops is not None:
+        estimate = replace(estimate, flops=estimate.flops.at_throughput(tflops))
     if as_json:
         print_document("plan", _plan_as_json(plan.record, estimate, notes, terms))
     else:

@@ -1,10 +1,8 @@
 """Estimates what trials cost on a GPU from the sizes of their parts, before any trial has been timed.
 
-Counts the multiplications and additions of matrix products: of embedder, body, and predictor in training and in validation and
-test, and of embedder training. The rest (normalisation, optimizer, data, saving) takes time that no count of these shows; so the
-hours, at a throughput that is assumed, are right within a factor of 2 or 3.
-
-B batch, T tokens, D width, K classes.
+Counts the multiplications and additions of matrix products: of embedder, body, and predictor in training, validation, and
+test, and of embedder training. The rest (normalisation, averages, optimizer, data, saving) takes time that no count of these
+shows. So the hours, at a throughput that is assumed, are right within a factor of 2 or 3.
 """
 
 import math
@@ -16,7 +14,7 @@ from typing import Any
 from orca_sweep.bodies.published import read_known_settings
 from orca_sweep.bodies.records import PICTURE_CHANNELS
 from orca_sweep.bodies.shapes import list_weight_shapes
-from orca_sweep.bodies.spec import make_body_spec
+from orca_sweep.bodies.spec import BodySpec, make_body_spec
 from orca_sweep.config import TrialConfig
 from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule
 from orca_sweep.trial import Records, ResolvedTrial
@@ -221,7 +219,7 @@ def make_model(trial: ResolvedTrial) -> Model | None:
         forward=Pass(
             embedder=2 * n_tokens * patch_numbers * spec.width_in,
             body=body.count_forward(tokens_in) * (repeats if config.body.input_mode == "flip" else 1),
-            predictor=_count_predictor(trial, spec.width_out, n_tokens=n_tokens, patch=layout.patch, fold=layout.fold),
+            predictor=_count_predictor(trial, spec, n_points=n_tokens * layout.patch**task.dims),
         ),
         n_layers=body.n_layers,
         n_tokens=n_tokens,
@@ -232,16 +230,16 @@ def make_model(trial: ResolvedTrial) -> Model | None:
     )
 
 
-def _count_predictor(trial: ResolvedTrial, width: int, *, n_tokens: int, patch: int, fold: int) -> float:
-    """Returns the operations of the linear layer of a predictor, for one sample."""
+def _count_predictor(trial: ResolvedTrial, spec: BodySpec, *, n_points: int) -> float:
+    """Returns the operations of the linear layer of a predictor, for one sample whose tokens cover ``n_points``."""
     task = trial.task
     if not task.is_dense:
-        return 2.0 * width * math.prod(task.output_shape)
-    n_outputs = task.output_shape[0]
+        return 2.0 * spec.width_out * math.prod(task.output_shape)
+    n_channels = task.output_shape[0]
     if trial.config.predictor.dense == "released":
-        n_outputs = 0 if task.dims == 1 else PICTURE_CHANNELS
-    # All tokens together predict each point of the padded output once.
-    return 2.0 * width * n_outputs * n_tokens * patch**task.dims
+        pictures = spec.in_channels if spec.dims == 2 else PICTURE_CHANNELS
+        n_channels = 0 if task.dims == 1 else pictures
+    return 2.0 * spec.width_out * n_channels * n_points
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,10 @@ class Task:
     licence: str
     files: tuple[File, ...] = ()
     """Files below the data root."""
+    get_from: str = ""
+    """Where a person gets the files that have no address of their own."""
+    download_mb: int | None = None
+    """About how many megabytes the published files take, archives as they are; None: not known."""
     convert: Conversion | None = None
     packages: tuple[str, ...] = ()
     extra: str | None = None
