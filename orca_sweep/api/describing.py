@@ -170,10 +170,24 @@ def _write_task_contrasts(contrasts: "Contrasts") -> str:
 
 def write_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:
     """Returns what the trials that are left cost."""
+    sizes = _write_sizes_cost(forecast, ways)
     if not forecast.n_known:
-        return f"cost: unknown, as the store has no earlier row of similar trials ({ways[0]})"
+        return f"cost: {sizes or f'unknown, as the store has no earlier row of similar trials ({ways[0]})'}"
     hours = f"{forecast.trial_hours:.2f} hours of trials"
     used = f"{forecast.cpu_hours:.2f} CPU-hours, {forecast.gpu_hours:.2f} GPU-hours"
     n_unknown = forecast.n_left - forecast.n_known
     rest = f"; the cost of {n_unknown} more trials is unknown ({ways[1]})" if n_unknown else ""
+    rest = f"; {n_unknown} more trials: {sizes}" if n_unknown and sizes else rest
     return f"cost: about {hours} one after another ({used}), from {forecast.n_rows} earlier rows{rest}"
+
+
+def _write_sizes_cost(forecast: "Forecast", ways: Ways) -> str:
+    """Returns what trials that no row has timed cost by their sizes; empty if that is not known either."""
+    flops = forecast.flops
+    if flops is None:
+        return ""
+    unknown = f"; {flops.n_unknown} trials of unknown size come on top" if flops.n_unknown else ""
+    return (
+        f"about {flops.gpu_hours:.2g} GPU-hours, estimated from {flops.flops:.2g} FLOPs at {flops.tflops:g} TFLOP/s in"
+        f" {flops.precision} (assumed), right within a factor of 2 or 3: no such trial has been timed ({ways[0]}){unknown}"
+    )

@@ -10,34 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orca_sweep.bodies.configs import fill_config
 from orca_sweep.bodies.finding import locate_model
 from orca_sweep.bodies.loading import check_family, load_model, read_body_config
 from orca_sweep.bodies.records import DECODERS, DIMS, Body
+from orca_sweep.bodies.spec import BodySpec, make_body_spec
 from orca_sweep.bodies.tokenizers import load_tokenizer
 from orca_sweep.errors import InputError, reason_of
 from orca_sweep.store import state_digest
 from orca_sweep.streams import torch_stream
-
-
-@dataclass(frozen=True, kw_only=True)
-class BodySpec:
-    """What the layers before and after a body need to know about it, read from its config."""
-
-    architecture: str
-    width_in: int
-    width_out: int
-    max_tokens: int
-    """Longest sequence (1D), or the number of patches (2D)."""
-    image_size: int = 0
-    patch_size: int = 0
-    in_channels: int = 0
-    out_grid: int = 0
-    """Tokens along each side of the last feature map (2D)."""
-
-    @property
-    def dims(self) -> int:
-        """1 for sequences, 2 for images."""
-        return DIMS[self.architecture]
 
 
 @dataclass(kw_only=True)
@@ -127,24 +108,8 @@ def read_body_spec(config: Any) -> BodySpec:
     Raises:
         InputError: if the family is not supported.
     """
-    family = config.model_type
-    check_family(family)
-    if DIMS[family] == 2:
-        side = config.image_size // config.patch_size
-        width = config.embed_dim if family == "swin" else config.hidden_size
-        shrink = 2 ** (len(config.depths) - 1) if family == "swin" else 1
-        return BodySpec(
-            architecture=family, width_in=width, width_out=width * shrink, max_tokens=side * side,
-            image_size=config.image_size, patch_size=config.patch_size, in_channels=config.num_channels,
-            out_grid=side // shrink,
-        )  # fmt: skip
-    offset = config.pad_token_id + 1 if family == "roberta" else 0
-    return BodySpec(
-        architecture=family,
-        width_in=config.hidden_size,
-        width_out=config.hidden_size,
-        max_tokens=config.max_position_embeddings - offset,
-    )
+    check_family(config.model_type)
+    return make_body_spec(config.model_type, fill_config(config.model_type, config.to_dict()))
 
 
 @runtime_checkable

@@ -21,6 +21,9 @@ app = typer.Typer(help="List, check, fetch and convert the files of tasks.", no_
 TaskName = Annotated[
     str, typer.Argument(help="a task, openml:<id>, or a declaration of your own data", show_default=False)
 ]
+TaskNames = Annotated[
+    list[str], typer.Argument(help="tasks, openml:<id>, or declarations of your own data", show_default=False)
+]
 Root = Annotated[Path, typer.Option("--data", help="folder with the files of tasks")]
 Imports = Annotated[list[str] | None, typer.Option(help="your modules or files with tasks")]
 DATA = Path("data")
@@ -80,52 +83,104 @@ def _is_converted(task: "Task", root: Path) -> bool:
 
 
 @app.command("check")
-def check_task(name: TaskName, data: Root = DATA, imports: Imports = None, as_json: AsJson = False) -> None:
-    """Check the files of a task.
+def check_tasks(names: TaskNames, data: Root = DATA, imports: Imports = None, as_json: AsJson = False) -> None:
+    """Check the files of tasks.
 
-    Says what they hold. Exit code 2 if the task cannot run.
+    Says what they hold, which are missing, how large those are and where they come from. Exit code 2 if a task cannot run.
     """
-    from orca_sweep.data import missing_packages
-    from orca_sweep.tasks import find_missing_files
-
-    task, root = _find_task(name, imports), real_path(data)
-    missing = missing_packages(f"task {task.name!r}", task.packages, task.extra)
-    files = [_describe_file(file, root, bool(missing)) for file in task.files]
-    is_wrong = any(file["state"] == "wrong" for file in files)
-    can_run = not (missing or is_wrong or find_missing_files(task, root))
-    converted = root / "converted" / task.convert.name if _is_converted(task, root) and task.convert else None
+    root = real_path(data)
+    tasks = {name: _find_task(name, imports) for name in dict.fromkeys(names)}
+    checks = {name: _check_task(task, root) for name, task in tasks.items()}
+    can_run = all(check["can_run"] for check in checks.values())
     if as_json:
-        facts = {key: getattr(task, key) for key in ("meaning", "source", "licence")}
-        inputs = {"inputs": _describe_inputs(task), "files": files, "converted": converted}
-        wrong = [f"{file['path']}: {file['state']}: {file['contents']}" for file in files if file["state"] != "present"]
-        problems = [] if can_run else [Problem(rule=text).as_json() for text in (*missing, *wrong)]
-        print_document("data check", {"task": task.name, "can_run": can_run, **facts, **inputs, "problems": problems})
+        problems = [
+            Problem(rule=f"task {check['task']!r}: {text}").as_json()
+            for check in checks.values()
+            for text in _list_reasons(check)
+        ]
+        print_document("data check", {"can_run": can_run, "tasks": list(checks.values()), "problems": problems})
     else:
-        _print_check(task, name, files, missing, converted=converted)
+        for i, (name, check) in enumerate(checks.items()):
+            print("\n" * (i > 0), end="")
+            _print_check(tasks[name], name, check)
+        if len(checks) > 1:
+            _print_total(list(checks.values()), root)
     if not can_run:
         raise typer.Exit(2)
 
 
-def _print_check(
-    task: "Task", name: str, files: list[dict[str, Any]], missing: list[str], *, converted: Path | None
-) -> None:
+def _check_task(task: "Task", root: Path) -> dict[str, Any]:
+    """Returns what a task's files hold and lack, and whether the task can run."""
+    from orca_sweep.data import missing_packages
+    from orca_sweep.tasks import find_missing_files
+
+    lacking = missing_packages(f"task {task.name!r}", task.packages, task.extra)
+    files = [_describe_file(task, file, root, bool(lacking)) for file in task.files]
+    missing = find_missing_files(task, root)
+    is_converted = _is_converted(task, root) and task.convert is not None
+    return {
+        "task": task.name,
+        "can_run": not (lacking or missing or any(file["state"] == "wrong" for file in files)),
+        **{key: getattr(task, key) for key in ("meaning", "source", "licence")},
+        "inputs": _describe_inputs(task),
+        "files": files,
+        "n_missing": len(missing),
+        "download_mb": task.download_mb,
+        "packages": lacking,
+        "converted": root / "converted" / task.convert.name if is_converted and task.convert else None,
+    }
+
+
+def _list_reasons(check: dict[str, Any]) -> list[str]:
+    """Returns why a task cannot run; empty if it can."""
+    wrong = [
+        f"{file['path']}: {file['state']}: {file['contents']}" for file in check["files"] if file["state"] != "present"
+    ]
+    return [] if check["can_run"] else [*check["packages"], *wrong]
+
+
+def _print_check(task: "Task", name: str, check: dict[str, Any]) -> None:
     from orca_sweep.cli.terminal import open_console, print_command, print_table, print_text
 
-    console = open_console()
+    console, files = open_console(), check["files"]
     print_text(console, f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}")
-    print_text(console, f"inputs: {_describe_inputs(task)}")
-    for problem in missing:
+    print_text(console, f"inputs: {check['inputs']}")
+    for problem in check["packages"]:
         print_text(console, problem)
     if files:
         print_table(console, ("file", "state", "contents"), [tuple(map(str, file.values())) for file in files])
     else:
         print_text(console, "needs no files")
+    if check["n_missing"] and task.download_mb:
+        print_text(console, f"size of all its files: about {_write_size(task.download_mb)}")
     if task.convert is not None and task.files:
-        if converted:
-            print_text(console, f"converted: {converted}")
+        if check["converted"]:
+            print_text(console, f"converted: {check['converted']}")
         else:
             lead = "not converted yet: the first trial does it, or"
             print_command(console, lead, f"orca-sweep data convert {shlex.quote(name)}")
+
+
+def _print_total(checks: list[dict[str, Any]], root: Path) -> None:
+    """Prints which of several tasks can run, and how much is to be downloaded for the others."""
+    from orca_sweep.cli.terminal import open_console, print_text
+
+    console, lacking = open_console(), [check for check in checks if not check["can_run"]]
+    print_text(console, f"\n{len(checks) - len(lacking)} of {len(checks)} tasks can run")
+    missing = [check for check in lacking if check["n_missing"]]
+    if not missing:
+        return
+    parts = [
+        f"{check['task']} ({check['n_missing']} of {len(check['files'])} files"
+        + (f", {_write_size(check['download_mb'])} in all)" if check["download_mb"] else ", size not known)")
+        for check in missing
+    ]
+    total = sum(check["download_mb"] or 0 for check in missing)
+    print_text(console, f"missing below {root}: {'; '.join(parts)}; together about {_write_size(total)}")
+
+
+def _write_size(megabytes: float) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:g} MB"
 
 
 def _describe_inputs(task: "Task") -> str:
@@ -133,15 +188,17 @@ def _describe_inputs(task: "Task") -> str:
     return text if task.codes else f"{text}; data.normalise: {task.normalise_inputs} unless a space sets it"
 
 
-def _describe_file(file: Any, root: Path, cannot_read: bool) -> dict[str, Any]:
+def _describe_file(task: "Task", file: Any, root: Path, cannot_read: bool) -> dict[str, Any]:
     """Returns a file's path, its state (missing, present, wrong), and what it holds or how to get it."""
-    state, contents = _look_into_file(file, root, cannot_read)
+    state, contents = _look_into_file(task, file, root, cannot_read)
     return {"path": file.path, "state": state, "contents": contents}
 
 
-def _look_into_file(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
+def _look_into_file(task: "Task", file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
     if not (root / file.path).is_file():
-        return "missing", f"download it: {file.url}" if file.url else "get it from the source, or fetch --base-url"
+        packed = f", which holds it: orca-sweep data fetch {task.name}" if file.archive else ""
+        by_hand = f"get it from {task.get_from or 'the source'}, or fetch --base-url"
+        return "missing", f"download it: {file.url}{packed}" if file.url else by_hand
     if file.check is None or cannot_read:
         return "present", ""
     from orca_sweep.data.fetching import find_missing_members

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,10 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="run a few epochs here of trials whose cost no earlier row shows")
     ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="10^12 operations per second to assume of a GPU where no trial has been timed"),
+    ] = None,
     rehash: Rehash = False,
     max_trials: MaxTrials = None,
 ) -> None:
@@ -63,6 +67,8 @@ def plan(
             _print_suite(plan)
         return
     estimate, notes, terms = plan.cost, list(plan.warnings), plan.terms
+    if tflops is not None and estimate.flops is not None:
+        estimate = replace(estimate, flops=estimate.flops.at_throughput(tflops))
     if as_json:
         print_document("plan", _plan_as_json(plan.record, estimate, notes, terms))
     else:

@@ -13,6 +13,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.errors import InputError
+from orca_sweep.planning.flops import FlopEstimate, estimate_flops
 from orca_sweep.results import validation_twin
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
@@ -98,6 +99,8 @@ class Forecast:
     """Checkpoint of the largest trial whose size is known from earlier rows, on disk while it runs; None: none is known."""
     longest_trial_s: float | None = None
     """Seconds of the longest trial of known cost, without the stages that it shares; None: none is known."""
+    flops: FlopEstimate | None = None
+    """What the trials of unknown cost take by their sizes; None if that is not known either, or without a GPU."""
     n_over_limit: int = 0
     """How many of the trials that are left will probably exceed ``limits.trial_s``."""
 
@@ -135,6 +138,12 @@ def forecast(
         contrasts=tuple(_compute_contrasts(plan, config_rows)),
         checkpoint_mib=_estimate_checkpoint_mib(left, config_rows),
         longest_trial_s=max(filter(None, seconds), default=None),
+        flops=estimate_flops(
+            [config for config, s in zip(left, seconds, strict=True) if s is None],
+            computed,
+            share_left=1 - n_shared_epochs / max(1, n_epochs),
+            n_gpus=resources.gpu,
+        ),
         n_over_limit=sum(s > (plan.space.limits.trial_s or math.inf) for s in seconds if s is not None),
     )
 

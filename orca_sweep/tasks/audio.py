@@ -11,7 +11,7 @@ import numpy as np
 from orca_sweep.data import Conversion, ConvertedArrays, File, Rows, Samples, Splits, Writer
 from orca_sweep.data.readers import read_wav
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
+from orca_sweep.tasks.nasbench360 import DRIVE, LICENCE, SOURCE
 from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read_lines, resolve_inside
 from orca_sweep.tasks.records import Task
 
@@ -215,6 +215,8 @@ FSD50K = Task(
     meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
     licence=LICENCE,
+    get_from=DRIVE,
+    download_mb=24000,
     files=(
         *(
             File(path=path, check=partial(_check_part, part=part), members=partial(_list_chunks, part=part))

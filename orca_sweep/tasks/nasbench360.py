@@ -40,6 +40,7 @@ from orca_sweep.tasks.records import Task
 
 SOURCE = "NAS-Bench-360 (Tu et al. 2022, arXiv 2110.05668); settings of Shen et al. 2023 as released"
 LICENCE = "see NAS-Bench-360"
+DRIVE = "the shared drive that github.com/rtu715/NAS-Bench-360 names"
 PARTS = ("train", "val", "test")
 
 
@@ -104,6 +105,8 @@ NINAPRO = Task(
     preparation="in the benchmark's files",
     source=SOURCE,
     licence="CC BY-ND 4.0",
+    get_from=DRIVE,
+    download_mb=15,
     files=tuple(
         file
         for part in PARTS
@@ -112,6 +115,7 @@ NINAPRO = Task(
             describe_npy_file(f"ninaPro/label_{part}.npy", (None,)),
         )
     ),
+    published_sizes=(2_638, 659, 659),
     recipe=make_recipe(
         Released(
             body="swin-base",
@@ -159,10 +163,13 @@ SATELLITE = Task(
     preparation="in the benchmark's files",
     source=SOURCE,
     licence=LICENCE,
+    get_from=DRIVE,
+    download_mb=322,
     files=tuple(
         describe_pickle_file(f"satellite_{part}.npy", NPY_MAGIC, "a dict saved with np.save")
         for part in ("train", "test")
     ),
+    published_sizes=(800_000, 100_000, 100_000),
     recipe=make_recipe(
         Released(
             body="roberta-base",
@@ -258,7 +265,11 @@ ECG = Task(
     preparation="windows of recordings, each recording less its mean and divided by its standard deviation",
     source=f"PhysioNet/CinC Challenge 2017; {SOURCE}",
     licence="ODC-BY 1.0",
+    get_from=DRIVE,
+    download_mb=150,
     files=(describe_pickle_file("challenge2017.pkl", b"\x80", "a pickled dict"),),
+    # Windows of 8,528 recordings of half a minute, by class and stride; the benchmark gives no number.
+    published_sizes=(267_000, 33_000, 33_000),
     recipe=make_recipe(
         Released(
             body="roberta-base",
@@ -321,7 +332,11 @@ DEEPSEA = Task(
     codes=True,
     source=f"DeepSEA (Zhou & Troyanskaya 2015); {SOURCE}",
     licence=LICENCE,
+    get_from=DRIVE,
+    download_mb=860,
     files=(describe_npz_file("deepsea_filtered.npz", DEEPSEA_SHAPES),),
+    # Validation and test as published; how many stretches are for training is not, so that this is a guess.
+    published_sizes=(72_000, 2_490, 149_400),
     recipe=make_recipe(
         Released(
             body="roberta-base",
@@ -387,6 +402,8 @@ DARCY = Task(
     meaning="Darcy flow on an 85x85 grid: coefficient and coordinates to pressure",
     source=f"Li et al. 2021, arXiv 2010.08895; {SOURCE}",
     licence="MIT",
+    get_from=DRIVE,
+    download_mb=3200,
     files=tuple(
         describe_mat_file(name, dict.fromkeys(("coeff", "sol"), (None, DARCY_GRID, DARCY_GRID))) for name in DARCY_FILES
     ),

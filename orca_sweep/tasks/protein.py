@@ -21,7 +21,7 @@ from orca_sweep.data import (
 )
 from orca_sweep.data.readers import check_dict
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.nasbench360 import SOURCE
+from orca_sweep.tasks.nasbench360 import DRIVE, SOURCE
 from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read_lines, resolve_inside
 from orca_sweep.tasks.records import Task
 
@@ -200,6 +200,8 @@ PSICOV = Task(
     meaning="protein features to distances between residues; trained on DeepCov, tested on PSICOV",
     source=f"PDNET (Adhikari 2020); {SOURCE}",
     licence="GPL (as the benchmark says)",
+    get_from=DRIVE,
+    download_mb=1100,
     files=tuple(
         File(path=path, check=partial(_check_list, part=part), members=partial(_list_members, part=part))
         for part, path in LISTS.items()

@@ -48,11 +48,18 @@ class Task:
     licence: str
     files: tuple[File, ...] = ()
     """Files below the data root."""
+    get_from: str = ""
+    """Where a person gets the files that have no address of their own."""
+    download_mb: int | None = None
+    """About how many megabytes the published files take, archives as they are; None: not known."""
     convert: Conversion | None = None
     packages: tuple[str, ...] = ()
     extra: str | None = None
     n_train_max: int | None = None
     """The number of training samples, if it is known without reading files."""
+    published_sizes: tuple[int, int, int] | None = None
+    """About how many samples of training, validation and test the published files give; None: not known. Only estimates of
+    cost use them."""
     normalise_inputs: Normalise = "none"
     """The default of ``data.normalise``: what the benchmark does."""
     preparation: str = ""

@@ -23,7 +23,7 @@ from orca_sweep.data import (
 )
 from orca_sweep.data.readers import check_dict, read_npy_header, report_damage
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE, split_train_and_test
+from orca_sweep.tasks.nasbench360 import DRIVE, LICENCE, SOURCE, split_train_and_test
 from orca_sweep.tasks.recipes import Released, describe_pickle_file, make_recipe, path_from_root, resolve_inside
 from orca_sweep.tasks.records import Task
 
@@ -94,6 +94,7 @@ class _Cifar:
     """The name of the labels in the files."""
     md5: str
     """Of the archive."""
+    download_mb: int
     proxy: str
     source: str
 
@@ -103,6 +104,7 @@ CIFAR10 = _Cifar(
     files=(*(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)), "cifar-10-batches-py/test_batch"),
     labels="labels",
     md5="c58f30108f718f92721af3b95e74349a",
+    download_mb=163,
     proxy="tiny-imagenet",
     source="Krizhevsky 2009; settings of CIFAR-100",
 )
@@ -111,6 +113,7 @@ CIFAR100 = _Cifar(
     files=("cifar-100-python/train", "cifar-100-python/test"),
     labels="fine_labels",
     md5="eb9058c3a382ffc7106e4002c42a8d85",
+    download_mb=161,
     proxy="cifar10",
     source=f"Krizhevsky 2009; {SOURCE}",
 )
@@ -134,8 +137,10 @@ def _make_cifar(name: str, cifar: _Cifar, *, permuted: bool) -> Task:
         meaning=f"small photographs, {n_classes} classes{order}",
         source=cifar.source,
         licence="CC BY 4.0",
+        download_mb=cifar.download_mb,
         files=_describe_cifar_files(cifar),
         n_train_max=40_000,
+        published_sizes=(40_000, 10_000, 10_000),
         normalise_inputs="channel",
         preparation="bytes / 255",
         augments=True,
@@ -194,7 +199,10 @@ SPHERICAL = Task(
     preparation="bytes / 255",
     source=SOURCE,
     licence="CC BY-SA",
+    get_from=DRIVE,
+    download_mb=272,
     files=(describe_pickle_file("s2_cifar100.gz", b"\x1f\x8b", "a gzipped pickle"),),
+    published_sizes=(40_000, 10_000, 10_000),
     recipe=make_recipe(
         Released(
             body="swin-base",
@@ -311,6 +319,8 @@ COSMIC = Task(
     preparation="in the benchmark's files",
     source=f"deepCR (Zhang & Bloom 2020); {SOURCE}",
     licence=LICENCE,
+    get_from=DRIVE,
+    download_mb=6500,
     files=tuple(
         File(
             path=f"cosmic/{part}_dirs.npy",

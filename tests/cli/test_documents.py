@@ -188,10 +188,12 @@ def test_stores(ask, tmp_path):
 
 def test_data(ask, tmp_path):
     check_against_page(ask("data", "list", "--data", tmp_path), "data list")
-    document = ask("data", "check", "darcy", "--data", tmp_path, code=2)
+    document = ask("data", "check", "darcy", "digits", "--data", tmp_path, code=2)
     check_against_page(document, "data check")
     assert (document["can_run"], bool(document["problems"])) == (False, True)
-    assert {file["state"] for file in document["files"]} == {"missing"}
+    darcy, digits = document["tasks"]
+    assert {file["state"] for file in darcy["files"]} == {"missing"}
+    assert (darcy["can_run"], darcy["n_missing"], digits["can_run"], digits["files"]) == (False, 2, True, [])
     check_against_page(ask("data", "check", "digits"), "data check")
     check_against_page(ask("data", "convert", "digits", "--data", tmp_path), "data convert")
     check_against_page(ask("data", "fetch", "digits", "--data", tmp_path), "data fetch")

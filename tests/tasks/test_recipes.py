@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import BodySpec
+from orca_sweep.bodies.spec import BodySpec
 from orca_sweep.config.number_lists import betas_as_text, parse_numbers
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS
 from orca_sweep.tasks.recipes import Released, adapt_to_mean_loss, make_recipe
-from orca_sweep.training.model import choose_layout, token_stride
 from orca_sweep.trial import make_config
+from orca_sweep.trial.layout import choose_layout, token_stride
 
 REPO = Path(__file__).resolve().parents[2]
 with (REPO / "tests/vectors/reference/recipes.csv").open(encoding="utf-8") as file:

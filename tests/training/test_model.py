@@ -12,10 +12,11 @@ from orca_sweep.bodies.inputs import compute_input_features
 from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS, load_task_data
-from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, choose_layout, token_stride
+from orca_sweep.training.model import Embedder1D, Embedder2D, build_model
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.trial import make_config
+from orca_sweep.trial.layout import choose_layout, token_stride
 from tests.builders.bodies import saved_roberta, saved_swin
 
 quiet = lambda row: None  # noqa: E731

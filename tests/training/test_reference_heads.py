@@ -21,11 +21,10 @@ from orca_sweep.training.model import (
     build_embedder,
     build_model,
     build_predictor,
-    choose_layout,
-    token_stride,
 )
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
 from orca_sweep.trial import make_config, resolve_config, shared_stages
+from orca_sweep.trial.layout import choose_layout, token_stride
 from orca_sweep.trial.sources import find_idle_sources, has_predictor_weights
 from tests.builders.bodies import SIZES
 
