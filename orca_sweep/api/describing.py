@@ -181,7 +181,7 @@ def write_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:
     return f"cost: about {hours} one after another ({used}), from {forecast.n_rows} earlier rows{rest}"
 
 
-def _write_sizes_cost(forecast: "Forecast", ways: Ways) -> str:
+def _write_sizes_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:
     """Returns what trials that no row has timed cost by their sizes; empty if that is not known either."""
     flops = forecast.flops
     if flops is None:

@@ -22,14 +22,15 @@ def list_members(plan: "SuitePlan") -> tuple[list[str], list[list[str]]]:
     return HEAD, rows
 
 
-def describe_suite(plan: "SuitePlan", *, ways: Ways) -> Iterator[str]:
+def describe_suite(plan: "SuitePlan", cost: "SuiteForecast", *, ways: Ways) -> Iterator[str]:
     """Yields what a person reads of the plan of a suite, beside the table of its spaces.
 
     Args:
         plan: the plan.
+        cost: its forecast, perhaps for another throughput than the plan assumes.
         ways: how to learn the cost.
     """
-    yield from _write_totals(plan.cost, ways)
+    yield from _write_totals(cost, ways)
     for member, alone in zip(plan.members, plan.cost.members, strict=True):
         yield from (f"{member.name}: {text}" for text in write_contrasts(alone))
     yield from plan.terms

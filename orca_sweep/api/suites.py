@@ -166,7 +166,7 @@ class SuitePlan:
         return write_html(f"Suite plan {self.name}", [list_members(self)], self._describe())
 
     def _describe(self) -> Iterator[str]:
-        return describe_suite(self, ways=PROBE)
+        return describe_suite(self, self.cost, ways=PROBE)
 
     def launch(
         self,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,9 +15,11 @@ from orca_sweep.errors import InputError
 if TYPE_CHECKING:
     from orca_sweep.api.suites import SuitePlan
     from orca_sweep.planning.forecast import Forecast
+    from orca_sweep.planning.suite_forecast import SuiteForecast
     from orca_sweep.planning.terms import Term
     from orca_sweep.space import Plan
 
+Cost = TypeVar("Cost", "Forecast", "SuiteForecast")
 MAX_CELLS_SHOWN = 40
 PROBE = ("--probe measures a few epochs", "--probe measures it")
 """How to learn the cost, if all of it or a part is unknown."""
@@ -61,18 +63,22 @@ def plan(
     if probe:
         plan.probe(lambda text: print(text, file=sys.stderr, flush=True))
     if not isinstance(plan, Plan):
+        cost = _assume_throughput(plan.cost, tflops)
         if as_json:
-            print_document("plan", _suite_as_json(plan))
+            print_document("plan", _suite_as_json(plan, cost))
         else:
-            _print_suite(plan)
+            _print_suite(plan, cost)
         return
-    estimate, notes, terms = plan.cost, list(plan.warnings), plan.terms
-    if tflops is not None and estimate.flops is not None:
-        estimate = replace(estimate, flops=estimate.flops.at_throughput(tflops))
+    estimate, notes, terms = _assume_throughput(plan.cost, tflops), list(plan.warnings), plan.terms
     if as_json:
         print_document("plan", _plan_as_json(plan.record, estimate, notes, terms))
     else:
         _print_plan(plan.record, estimate, notes, terms)
+
+
+def _assume_throughput(cost: Cost, tflops: float | None) -> Cost:
+    """Returns a forecast for another throughput of a GPU, if one is given."""
+    return cost if tflops is None or cost.flops is None else replace(cost, flops=cost.flops.at_throughput(tflops))
 
 
 def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms
     }
 
 
-def _suite_as_json(plan: "SuitePlan") -> dict[str, Any]:
+def _suite_as_json(plan: "SuitePlan", forecast: "SuiteForecast") -> dict[str, Any]:
     members = [
         {
             "name": member.name,
@@ -112,18 +118,18 @@ def _suite_as_json(plan: "SuitePlan") -> dict[str, Any]:
         }
         for member, alone in zip(plan.members, plan.cost.members, strict=True)
     ]
-    cost = {field.name: getattr(plan.cost, field.name) for field in fields(plan.cost) if field.name != "members"}
+    cost = {field.name: getattr(forecast, field.name) for field in fields(forecast) if field.name != "members"}
     about = {"name": plan.name, "folder": plan.folder, "problems": [], "notes": plan.warnings, "terms": plan.terms}
     return {**about, "spaces": members, "forecast": cost}
 
 
-def _print_suite(plan: "SuitePlan") -> None:
+def _print_suite(plan: "SuitePlan", cost: "SuiteForecast") -> None:
     from orca_sweep.api.describing_suites import describe_suite, list_members
     from orca_sweep.cli.terminal import open_console, print_table, print_text
 
     console = open_console()
     print_table(console, *list_members(plan))
-    for line in describe_suite(plan, ways=PROBE):
+    for line in describe_suite(plan, cost, ways=PROBE):
         print_text(console, line)
 
 

@@ -57,6 +57,26 @@ class FlopEstimate:
         return replace(self, tflops=tflops)
 
 
+def join_estimates(estimates: Iterable[FlopEstimate | None]) -> FlopEstimate | None:
+    """Returns what several groups of trials cost together; the throughput is then a mean that keeps the GPU-hours."""
+    known = [estimate for estimate in estimates if estimate is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    flops = sum(each.flops for each in known)
+    tflops = flops / sum(each.flops / each.tflops for each in known)
+    return FlopEstimate(
+        n_trials=sum(each.n_trials for each in known),
+        n_unknown=sum(each.n_unknown for each in known),
+        flops=flops,
+        finetune=sum(each.finetune for each in known),
+        test=sum(each.test for each in known),
+        embedder=sum(each.embedder for each in known),
+        tflops=tflops,
+        precision=" and ".join(dict.fromkeys(each.precision for each in known)),
+        n_gpus=sum(each.gpu_hours for each in known) * 3600 * tflops * 1e12 / flops,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pass:
     """The operations of a sample's way forward through the parts of a model."""

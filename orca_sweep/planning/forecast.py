@@ -121,7 +121,7 @@ def forecast(
     config_rows = [row for row in rows if "config" in row]
     planned = [trial.config for trial in plan.trials if not is_done(trial.trial_id)]
     left = [*planned, *list_later_configs(plan)[n_later_done:]]
-    price = price_trials(left, shared_epochs(planned), rows, store)
+    price = price_trials(left, shared_epochs(planned), rows, store, n_gpus=resources.gpu)
     hours, seconds = price.hours, price.seconds
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
@@ -138,12 +138,7 @@ def forecast(
         contrasts=tuple(_compute_contrasts(plan, config_rows)),
         checkpoint_mib=_estimate_checkpoint_mib(left, config_rows),
         longest_trial_s=max(filter(None, seconds), default=None),
-        flops=estimate_flops(
-            [config for config, s in zip(left, seconds, strict=True) if s is None],
-            computed,
-            share_left=1 - n_shared_epochs / max(1, n_epochs),
-            n_gpus=resources.gpu,
-        ),
+        flops=price.flops,
         n_over_limit=sum(s > (plan.space.limits.trial_s or math.inf) for s in seconds if s is not None),
     )
 
@@ -159,12 +154,14 @@ class Price:
     """Run one after another; trials of unknown cost are left out."""
     seconds: tuple[float | None, ...]
     """Of each trial, without the stages that it shares; None: unknown."""
+    flops: FlopEstimate | None
+    """What the trials of unknown cost take by their sizes; None if that is not known either, or without a GPU."""
 
 
 def price_trials(
-    configs: Sequence[TrialConfig], n_shared_epochs: int, rows: Sequence[Row], store: Store | None
+    configs: Sequence[TrialConfig], n_shared_epochs: int, rows: Sequence[Row], store: Store | None, *, n_gpus: float
 ) -> Price:
-    """Returns what trials cost, by comparable earlier rows."""
+    """Returns what trials cost that hold this many GPUs each, by comparable earlier rows, else by their sizes."""
     costs = _Costs([row for row in rows if "config" in row])
     stages, computed = _count_stages(configs, rows, store)
     n_epochs = sum(config.finetune.epochs for config in configs)
@@ -179,6 +176,12 @@ def price_trials(
         n_shared_epochs=n_shared_epochs,
         hours=(trial_s - shared_s + stage_s) / 3600,
         seconds=seconds,
+        flops=estimate_flops(
+            [config for config, s in zip(configs, seconds, strict=True) if s is None],
+            computed,
+            share_left=1 - n_shared_epochs / max(1, n_epochs),
+            n_gpus=n_gpus,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orca_sweep.config import TrialConfig
+from orca_sweep.planning.flops import FlopEstimate, join_estimates
 from orca_sweep.planning.forecast import (
     Forecast,
     Price,
@@ -59,6 +60,8 @@ class SuiteForecast:
     """How many of the trials that are left have a known cost."""
     n_rows: int
     """Earlier rows that the forecast is based on."""
+    flops: FlopEstimate | None = None
+    """What the trials of unknown cost take by their sizes; None if that is not known either, or without a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,7 @@ def forecast_suite(members: Sequence[PlannedMember], store: Store | None) -> Sui
         gpu_hours=sum(part.gpu_hours for part in parts),
         n_known=sum(seconds is not None for part in parts for seconds in part.price.seconds),
         n_rows=max((each.n_rows for each in alone), default=0),
+        flops=join_estimates(part.price.flops for part in parts),
     )
 
 
@@ -119,7 +123,7 @@ def _price_parts(
             every += [*own.values(), *later]
             left += [*first, *later]
             n_shared += shared_epochs(first)
-        price = price_trials(left, n_shared, rows, store)
+        price = price_trials(left, n_shared, rows, store, n_gpus=gpu)
         n_stages, hours = price_trials_apart(every, rows)
         parts.append(
             _Part(
