@@ -30,7 +30,15 @@ settings.load_profile("without-deadline")
 REPO = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py", "test_sweeps.py", "test_lost_ray.py")
+LONGEST = (
+    "test_failures.py",
+    "test_sweep.py",
+    "test_jobs.py",
+    "test_offline_study.py",
+    "test_tuning.py",
+    "test_sweeps.py",
+    "test_lost_ray.py",
+)
 
 
 def pytest_collection_modifyitems(items):

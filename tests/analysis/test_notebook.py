@@ -25,10 +25,12 @@ def outputs(head, tmp_path_factory):
     """The folder in which the notebook ran, in a real kernel, and the outputs of each of its code cells."""
     from nbclient import NotebookClient
 
+    from tests.commands import warm_workers
+
     folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     before = dict(os.environ)
-    os.environ.update({**head.variables, "RAY_ADDRESS": head.address, "PYTHONPATH": str(REPO)})
+    os.environ.update({**warm_workers(), "RAY_ADDRESS": head.address, "PYTHONPATH": str(REPO)})
     try:
         NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}

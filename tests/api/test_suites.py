@@ -11,6 +11,7 @@ from orca_sweep import InputError, Suite, Sweep
 from orca_sweep.api.suite_launching import join_texts
 from orca_sweep.space.suites import SuiteManifest, read_suite, write_suite
 from tests.builders.suites import suite_folder
+from tests.commands import warm_workers
 
 SPACE = """
     base: {task: tiny, finetune.epochs: 1}
@@ -82,7 +83,7 @@ def test_a_suite_of_an_earlier_launch_is_resumed_only_if_all_its_members_have_a_
 
 
 def test_an_interrupted_suite_continues_and_runs_equal_trials_once(study, head, tmp_path, monkeypatch, capsys):
-    for name, value in head.variables.items():
+    for name, value in warm_workers().items():
         monkeypatch.setenv(name, value)
     events, out = [], tmp_path / "out"
 

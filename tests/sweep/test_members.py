@@ -23,7 +23,7 @@ from orca_sweep.sweep.tuner import _name_attempt, choose_tune_folder
 from orca_sweep.trial import load_imports
 from tests.builders.members import plan_members
 from tests.builders.tables import cell_rows, sweep
-from tests.commands import Command, wait_for
+from tests.commands import Command, wait_for, warm_workers
 
 ONE = "name: one\nbase: {task: tiny, finetune.epochs: 1, embedder.epochs: 1}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n"
 TWO = (
@@ -341,7 +341,7 @@ def test_a_suite_whose_driver_is_killed_goes_on_bit_for_bit(spaces, tmp_path, he
     """Two spaces with two equal trials, one embedder in common and other resources, in one Ray with one Tuner."""
     suite = tmp_path / "suite"
     driver = ("tests.builders.members", head.address, suite, *spaces)
-    env = {**os.environ, **head.variables}
+    env = {**os.environ, **warm_workers()}
     killed = Command(*driver[1:], program=driver[0], env=env, output=tmp_path / "killed.txt")
     wait_for(lambda: list(suite.rglob("row.json")) or killed.poll() is not None)
     os.kill(killed.pid, signal.SIGKILL)
