@@ -17,6 +17,7 @@ from orca_sweep.store import Store
 from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import labels_act_in, resolve_config
+from tests.builders.in_process import orca
 from tests.builders.tables import in_memory
 from tests.originals import ORIGINALS
 
@@ -176,3 +177,22 @@ def test_every_trial_of_a_smoke_form_runs(name, run):
     for trial in read_plan(name, is_smoke=True).trials:
         row = run(trial.config)
         assert row["status"] == "ok", (trial.config, row.get("error"))
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_one_command_says_what_all_six_tasks_lack_where_from_and_how_large(files, tmp_path):
+    lacking = orca("data", "check", *TASKS, "--data", tmp_path)
+    assert (lacking.code, lacking.text.count("missing ")) == (2, 13 + 1)
+    assert "0 of 6 tasks can run" in lacking.text
+    for text in (
+        "ninapro (6 of 6 files, 15 MB in all)",
+        "cifar100 (2 of 2 files, 161 MB in all)",
+        "together about 1.8 GB",
+    ):
+        assert text in lacking.text
+    assert "get it from the shared drive that github.com/rtu715/NAS-Bench-360 names" in lacking.text
+    assert "download it: https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz" in lacking.text
+    here = orca("data", "check", *TASKS, "--data", files)
+    assert (here.code, "6 of 6 tasks can run" in here.text, "missing below" in here.text) == (0, True, False)
