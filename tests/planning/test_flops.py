@@ -142,7 +142,7 @@ def test_the_words_name_hours_operations_throughput_and_that_nothing_was_timed(p
     plan = plan_of(SPACE)
     lines = list(describe_plan(plan, forecast(plan, None), terms=(), notes=(), ways=("--probe", "--probe")))
     (cost,) = [line for line in lines if line.startswith("cost:")]
-    assert "GPU-hours, estimated from" in cost
+    assert "about 0.89 GPU-hours, estimated from 6.4e+16 FLOPs" in cost
     assert (
         "FLOPs at 20 TFLOP/s in float32 (assumed), right within a factor of 2 or 3: no such trial has been timed"
         in cost
