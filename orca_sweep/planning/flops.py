@@ -7,7 +7,7 @@ shows. So the hours, at a throughput that is assumed, are right within a factor 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,10 +47,12 @@ class FlopEstimate:
     n_gpus: float
     """That each trial holds."""
 
-    @property
-    def gpu_hours(self) -> float:
-        """GPU-hours; a trial that holds several GPUs uses one of them."""
-        return self.flops / (self.tflops * 1e12) / 3600 * max(1.0, self.n_gpus)
+    gpu_hours: float = field(init=False)
+    """A trial that holds several GPUs uses one of them."""
+
+    def __post_init__(self) -> None:
+        hours = self.flops / (self.tflops * 1e12) / 3600 * max(1.0, self.n_gpus)
+        object.__setattr__(self, "gpu_hours", hours)
 
     def at_throughput(self, tflops: float) -> "FlopEstimate":
         """Returns the estimate for another throughput, in 10^12 operations per second."""

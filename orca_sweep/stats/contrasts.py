@@ -183,7 +183,7 @@ def smallest_p(n: int) -> float:
 
     Source: 2 of the 2^n sign patterns have equal signs throughout, and none is more extreme (Fisher 1935).
     """
-    return min(1.0, 2.0 / 2**n) if n > 0 else 1.0
+    return min(1.0, 2.0 ** (1 - n)) if n > 0 else 1.0
 
 
 def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float:

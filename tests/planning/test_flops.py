@@ -1,5 +1,6 @@
 """The count of operations in a plan, beside what torch counts in the same model, and what the plan says of it."""
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from orca_sweep.bodies.spec import make_body_spec
 from orca_sweep.planning.flops import Network, make_model
 from orca_sweep.planning.forecast import forecast
 from orca_sweep.trial import resolve_settings
+from tests.builders.in_process import command
 
 SETTINGS = {
     "swin": {"task": "ninapro", "body.name": "swin-micro"},
@@ -140,7 +142,7 @@ def test_the_words_name_hours_operations_throughput_and_that_nothing_was_timed(p
     plan = plan_of(SPACE)
     lines = list(describe_plan(plan, forecast(plan, None), terms=(), notes=(), ways=("--probe", "--probe")))
     (cost,) = [line for line in lines if line.startswith("cost:")]
-    assert "GPU-hours, estimated from" in cost
+    assert "about 0.89 GPU-hours, estimated from 6.4e+16 FLOPs" in cost
     assert (
         "FLOPs at 20 TFLOP/s in float32 (assumed), right within a factor of 2 or 3: no such trial has been timed"
         in cost
@@ -155,3 +157,15 @@ def test_thousands_of_trials_are_counted_fast(plan_of):
     assert with_sizes.flops.n_trials == 2000
     assert math.isfinite(with_sizes.flops.flops)
     assert spent < 2
+
+
+def test_the_command_takes_another_throughput_and_gives_facts(tmp_path, capsys, monkeypatch):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    plan = ("plan", tmp_path / "space.yaml", "--out", tmp_path / "out")
+    facts = []
+    for more in ((), ("--tflops", "40")):
+        assert command(monkeypatch, *plan, "--json", *more) == 0
+        facts.append(json.loads(capsys.readouterr().out)["forecast"]["flops"])
+    assert (facts[0]["n_trials"], facts[0]["tflops"], facts[1]["tflops"]) == (8, 20, 40)
+    assert facts[1]["gpu_hours"] == pytest.approx(facts[0]["gpu_hours"] / 2)
+    assert command(monkeypatch, *plan, "--tflops", "0") == 2

@@ -35,6 +35,7 @@ def test_the_smallest_p_is_that_of_the_exact_test():
         assert smallest_p(n) == pytest.approx((means >= means.max() - 1e-12).mean())
     assert smallest_p(0) == 1.0
     assert smallest_p(5) == 0.0625
+    assert 0 <= smallest_p(1250) < 1e-300  # a plan of as many seeds is no error
 
 
 @pytest.mark.parametrize(("n", "k"), [(3, 1), (5, 1), (5, 7), (10, 4), (40, 1)])

@@ -214,7 +214,7 @@ def test_tables_of_openml_take_the_dropout_and_betas_that_most_of_the_released_o
         assert (tuning.dropout, tuning.betas) == (0.05, "0.9, 0.98")
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "search_spaces").glob("study_*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((REPO / "search_spaces" / "study").glob("*.yaml")), ids=lambda path: path.stem)
 def test_spaces_of_the_study_run_in_single_precision_and_say_so(path):
     text = path.read_text(encoding="utf-8")
     assert yaml.safe_load(text)["base"]["finetune.precision"] == "float32"
