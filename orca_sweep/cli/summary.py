@@ -92,7 +92,7 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
         )
     trials = results.trials
     if "n_reveals_before" in trials and (trials["n_reveals_before"] > 0).any():
-        n = int((trials["n_reveals_before"] > 0).sum())
+        n = trials.loc[trials["n_reveals_before"] > 0, "trial_id"].nunique()
         notes.append(f"{n} trials started after test metrics of this sweep had been revealed (n_reveals_before).")
     return notes
 
