@@ -218,7 +218,8 @@ def _join_outcomes(run: SuiteRun, outcomes: Sequence["Outcome"], start_s: float)
     return replace(
         outcomes[0],
         n_planned=status.n_planned,
-        n_run=sum(outcome.n_run for outcome in outcomes),
+        # One that failed in a space runs again in the next.
+        ran=tuple(dict.fromkeys(trial_id for outcome in outcomes for trial_id in outcome.ran)),
         statuses=status.statuses,
         wall_time_s=time.perf_counter() - start_s,
         notes=tuple(join_texts(notes)),

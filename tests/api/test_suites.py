@@ -8,7 +8,7 @@ import pytest
 
 import orca_sweep
 from orca_sweep import InputError, Suite, Sweep
-from orca_sweep.api.suite_launching import join_texts
+from orca_sweep.api.suite_launching import _join_outcomes, join_texts
 from orca_sweep.space.suites import SuiteManifest, read_suite, write_suite
 from tests.builders.suites import suite_folder
 
@@ -26,6 +26,15 @@ def study(write_space, tmp_path):
     for name, proxy in (("a", "mnist5k"), ("b", "dummy")):
         write_space(SPACE % proxy, f"study/{name}.yaml")
     return Suite.from_yaml(tmp_path / "study")
+
+
+def test_a_trial_that_ran_in_two_spaces_ran_once_for_the_suite(study, tmp_path):
+    from orca_sweep.sweep import Outcome
+
+    run = study.plan(out=suite_folder(tmp_path / "out", a=["failed"], b=["failed"])).make_run(None, "none")
+    outcomes = [Outcome(n_planned=6, ran=ran, statuses={}, wall_time_s=1.0) for ran in (("x", "y"), ("x",))]
+    total = _join_outcomes(run, outcomes, 0.0)
+    assert (total.n_run, total.n_planned) == (2, 6)
 
 
 # Plans --------------------------------------------------------------------------------------------
