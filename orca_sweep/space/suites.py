@@ -143,7 +143,9 @@ def check_suite_folder(folder: Path, manifest: SuiteManifest) -> None:
     foreign = sorted(set(os.listdir(folder)) - known) if folder.is_dir() else []
     try:
         earlier = read_suite(folder)
-    except DamagedError:
+    except DamagedError as error:
+        if not (folder / SUITE).is_file():
+            raise DamagedError(error.path, error.why, "Move it away, then launch again.") from None
         if any((folder / name / MANIFEST).is_file() for name in manifest.members):
             return  # the launch writes it anew
         raise

@@ -58,7 +58,7 @@ class Outcome:
 
     n_planned: int
     ran: tuple[str, ...]
-    """Ids of the trials that ran here; those taken from a sibling do not count."""
+    """Ids of the trials that ran to an end here; those taken from a sibling do not count, nor those that were interrupted."""
     statuses: Mapping[str, int]
     """How many planned trials have each status; ``unfinished`` trials have no record."""
     wall_time_s: float
@@ -160,7 +160,7 @@ class Lane:
         end_s = self.ended_s if agenda.is_over else time.perf_counter()
         return Outcome(
             n_planned=len(agenda.known),
-            ran=tuple(trial_id for trial_id, n in agenda.attempts.items() if n > 0),
+            ran=tuple(name for name, n in agenda.attempts.items() if n > 0 and name not in agenda.running),
             statuses=statuses,
             wall_time_s=end_s - start_s,
             notes=tuple(self._list_notes(statuses.get(UNFINISHED, 0), lost)),

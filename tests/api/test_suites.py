@@ -8,8 +8,10 @@ import pytest
 
 import orca_sweep
 from orca_sweep import InputError, Suite, Sweep
-from orca_sweep.api.suite_launching import _join_outcomes, join_texts
+from orca_sweep.api.suite_launching import _join_outcomes, join_texts, read_resumed_suite
+from orca_sweep.space.manifest import make_manifest, write_manifest
 from orca_sweep.space.suites import SuiteManifest, read_suite, write_suite
+from orca_sweep.store import Store
 from tests.builders.suites import suite_folder
 
 SPACE = """
@@ -88,6 +90,20 @@ def test_a_suite_of_an_earlier_launch_is_resumed_only_if_all_its_members_have_a_
     (suite / "b" / "sweep.json").unlink()
     with pytest.raises(InputError, match="b: this member of the suite has no plan yet"):
         Sweep.open(suite).resume(address="127.0.0.1:1")
+
+
+def test_a_suite_that_was_moved_goes_on_with_the_store_that_moved_with_it(study, tmp_path):
+    plan = study.plan(out=tmp_path / "old")
+    for member in plan.members:
+        write_manifest(member.folder, make_manifest(member.record, tmp_path, plan.store_root))
+    write_suite(tmp_path / "old", SuiteManifest(name="study", members=("a", "b")))
+    Store(plan.store_root).make_root()
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = read_resumed_suite(tmp_path / "new", None, "none")
+    assert {run.destination.store for run in moved.runs} == {str(tmp_path / "new" / "store")}
+    Store(plan.store_root).make_root()  # it is there again, such as for a copy
+    again = read_resumed_suite(tmp_path / "new", None, "none")
+    assert {run.destination.store for run in again.runs} == {str(tmp_path / "old" / "store")}
 
 
 def test_an_interrupted_suite_continues_and_runs_equal_trials_once(study, head, tmp_path, monkeypatch, capsys):

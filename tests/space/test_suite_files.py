@@ -154,6 +154,10 @@ def test_a_suite_runs_only_in_its_own_folder(tmp_path):
     check_suite_folder(tmp_path, study)  # a suite's own folder may hold more, such as a report
     with pytest.raises(InputError, match="holds the suite 'study', not 'other'"):
         check_suite_folder(tmp_path, SuiteManifest(name="other", members=("a",)))
+    (tmp_path / SUITE).unlink()
+    (tmp_path / SUITE).mkdir()
+    with pytest.raises(InputError, match="a folder is in its place. Move it away, then launch again"):
+        check_suite_folder(tmp_path, study)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="holds the sweep of a single space, not a suite"):
         check_suite_folder(tmp_path, study)
