@@ -8,7 +8,8 @@ import pytest
 
 import orca_sweep
 from orca_sweep import InputError, Suite, Sweep
-from orca_sweep.api.suite_launching import _join_outcomes, join_texts, read_resumed_suite
+from orca_sweep.api.suite_launching import _join_outcomes, describe_suite_launch, join_texts, read_resumed_suite
+from orca_sweep.results import write_record
 from orca_sweep.space.manifest import make_manifest, write_manifest
 from orca_sweep.space.suites import SuiteManifest, read_suite, write_suite
 from orca_sweep.store import Store
@@ -106,6 +107,23 @@ def test_a_suite_that_was_moved_goes_on_with_the_store_that_moved_with_it(study,
     assert {run.destination.store for run in again.runs} == {str(tmp_path / "old" / "store")}
 
 
+def test_a_renamed_space_is_told_where_its_trials_are(study, write_space, tmp_path):
+    plan = study.plan(out=tmp_path / "out")
+    for member in plan.members:
+        write_manifest(member.folder, make_manifest(member.record, tmp_path, plan.store_root))
+    for trial in plan.members[1].record.trials:
+        write_record(plan.members[1].folder, {"trial_id": trial.trial_id, "status": "ok"}, [])
+    assert not [text for text in plan.warnings if "no longer" in text]
+    (tmp_path / "study" / "b.yaml").rename(tmp_path / "study" / "new.yaml")
+    renamed = Suite.from_yaml(tmp_path / "study").plan(out=tmp_path / "out")
+    said = (
+        f"{tmp_path / 'out' / 'b'}: no longer in the suite, though 2 of the trials to run have ended there. If one of the"
+        " spaces is this one under a new name, give it the old one with the key 'name': b."
+    )
+    assert renamed.warnings[0] == said
+    assert said in describe_suite_launch(renamed.make_run(None, "none"))
+
+
 def test_an_interrupted_suite_continues_and_runs_equal_trials_once(study, head, tmp_path, monkeypatch, capsys):
     for name, value in head.variables.items():
         monkeypatch.setenv(name, value)
@@ -166,9 +184,6 @@ def test_a_grown_and_a_shrunken_suite_run_only_what_is_missing(study, write_spac
 
 def write_suite_of(study, out):
     """Writes the folder of a suite in which every trial of its spaces has ended."""
-    from orca_sweep.results import write_record
-    from orca_sweep.space.manifest import make_manifest, write_manifest
-
     plan = study.plan(out=out)
     for member in plan.members:
         for trial in member.record.trials:
