@@ -159,12 +159,23 @@ def read_resumed(sweep: Path, address: str | None, dashboard_host: str) -> Run:
     check_contents(plan)
     destination = Destination(
         folder=folder,
-        store=manifest.store,
+        store=_find_moved_store(manifest.store, folder),
         data_root=Path(manifest.data),
         address=address,
         dashboard_host=dashboard_host,
     )
     return Run(plan=plan, destination=destination)
+
+
+def _find_moved_store(store: str, folder: Path) -> str:
+    """Returns the store of a sweep; one that is gone may have moved with the folder of the sweep or of its suite."""
+    from orca_sweep.space.suites import STORE
+    from orca_sweep.store import Store
+
+    if "://" in store or os.path.lexists(store):
+        return store
+    beside = (str(parent / STORE) for parent in (folder, folder.parent))
+    return next((path for path in beside if Store(path).is_marked()), store)
 
 
 # From Python --------------------------------------------------------------------------------------

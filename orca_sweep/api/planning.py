@@ -93,7 +93,7 @@ def _find_done(plan: "Plan", folder: Path, folders: Sequence[Path]) -> "PlannedM
     earlier = manifest.trials if manifest else ()
     cells = {name for cell in plan.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
-    return PlannedMember(plan=plan, is_done=is_done, n_later_done=sum(map(is_done, added)))
+    return PlannedMember(plan=plan, is_done=is_done, added=tuple(dict.fromkeys(added)))
 
 
 def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:

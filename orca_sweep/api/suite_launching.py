@@ -24,6 +24,7 @@ from orca_sweep.api.progress import Progress, Watch, choose_watches
 from orca_sweep.errors import InputError, Problem, refuse_argument
 
 if TYPE_CHECKING:
+    from orca_sweep.space import Plan
     from orca_sweep.space.suites import SuiteManifest
     from orca_sweep.sweep import Outcome
 
@@ -96,7 +97,39 @@ def join_texts(texts: Mapping[str, Sequence[str]]) -> list[str]:
 
 def describe_suite_launch(run: SuiteRun) -> list[str]:
     """Returns what a launch says before it starts, as `describe_launch` does."""
-    return join_texts({each.plan.space.name: describe_launch(each.plan, each.destination.folder) for each in run.runs})
+    texts = {each.plan.space.name: describe_launch(each.plan, each.destination.folder) for each in run.runs}
+    return [*join_texts(texts), *describe_former_members(run.folder, run.manifest, [each.plan for each in run.runs])]
+
+
+def describe_former_members(folder: Path, manifest: "SuiteManifest", plans: Sequence["Plan"]) -> list[str]:
+    """Returns what sweeps in the folder of a suite have that are none of its members: trials that members would run again.
+
+    Args:
+        folder: the suite's; it need not exist.
+        manifest: with the members that the suite will have.
+        plans: of the members.
+    """
+    from orca_sweep.results import FINAL_STATUSES, read_row
+    from orca_sweep.space.suites import list_former_members
+
+    def has_ended(name: str, trial_id: str) -> bool:
+        row = read_row(folder / name, trial_id)
+        return row is not None and row["status"] in FINAL_STATUSES
+
+    former = list_former_members(folder, manifest)
+    planned = dict.fromkeys(trial.trial_id for plan in plans for trial in plan.trials) if former else {}
+    left = [t for t in planned if not any(has_ended(name, t) for name in manifest.members)]
+    texts = []
+    for name in former:
+        n = sum(has_ended(name, trial_id) for trial_id in left)
+        if n:
+            remedy = (
+                f"If one of the spaces is this one under a new name, give it the old one with the key 'name': {name}."
+            )
+            texts.append(
+                f"{folder / name}: no longer in the suite, though {n} of the trials to run have ended there. {remedy}"
+            )
+    return texts
 
 
 def run_suite(run: SuiteRun, progress: Progress) -> None:
@@ -218,7 +251,8 @@ def _join_outcomes(run: SuiteRun, outcomes: Sequence["Outcome"], start_s: float)
     return replace(
         outcomes[0],
         n_planned=status.n_planned,
-        n_run=sum(outcome.n_run for outcome in outcomes),
+        # One that failed in a space runs again in the next.
+        ran=tuple(dict.fromkeys(trial_id for outcome in outcomes for trial_id in outcome.ran)),
         statuses=status.statuses,
         wall_time_s=time.perf_counter() - start_s,
         notes=tuple(join_texts(notes)),

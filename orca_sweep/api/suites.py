@@ -16,7 +16,7 @@ from orca_sweep.api.plans import PROBE, Plan
 from orca_sweep.api.progress import Progress
 from orca_sweep.api.spaces import PathLike, Space, check_max_trials
 from orca_sweep.api.stores import open_store
-from orca_sweep.api.suite_launching import SuiteRun, join_texts, run_suite
+from orca_sweep.api.suite_launching import SuiteRun, describe_former_members, join_texts, run_suite
 from orca_sweep.api.sweeps import Sweep
 from orca_sweep.errors import InputError, Problem, refuse_argument
 from orca_sweep.space.smoke import SUFFIX
@@ -132,7 +132,13 @@ class SuitePlan:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What to know before launching, a sentence each after the names of the spaces that it is about."""
-        return tuple(join_texts({member.name: member.warnings for member in self.members}))
+        former = describe_former_members(self.folder, self.manifest, [member.record for member in self.members])
+        return (*former, *join_texts({member.name: member.warnings for member in self.members}))
+
+    @property
+    def manifest(self) -> SuiteManifest:
+        """The suite as a launch records it in its folder."""
+        return SuiteManifest(name=self.name, members=tuple(member.name for member in self.members))
 
     @cached_property
     def terms(self) -> tuple[str, ...]:
@@ -197,8 +203,7 @@ class SuitePlan:
             )
             for member in self.members
         )
-        names = tuple(member.name for member in self.members)
-        return SuiteRun(folder=self.folder, manifest=SuiteManifest(name=self.name, members=names), runs=runs)
+        return SuiteRun(folder=self.folder, manifest=self.manifest, runs=runs)
 
 
 def _measure_columns(rows: Sequence[Sequence[str]]) -> list[int]:

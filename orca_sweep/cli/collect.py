@@ -33,8 +33,10 @@ def collect(
         return
     for note in results.notes:
         print_wrapped(note)
-    counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
-    print_wrapped(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    statuses, n_rows = _count_statuses(results), len(results.trials)
+    counts, n_trials = ", ".join(f"{n} {status}" for status, n in statuses.items()), sum(statuses.values())
+    rows = f" in {n_rows} rows: a trial that is in two cells has a row for each" if n_rows > n_trials else ""
+    print_wrapped(f"{target / 'trials.parquet'}: {n_trials} trials ({counts}){rows}")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
     print(f"{target / 'stages.parquet'}: {0 if results.stages is None else len(results.stages)} stages")
     if results.n_sealed:
@@ -43,14 +45,20 @@ def collect(
         )
 
 
+def _count_statuses(results: "Results") -> dict[str, int]:
+    """Returns how many different trials have each status."""
+    one_each = results.trials.drop_duplicates("trial_id")
+    return {str(status): int(n) for status, n in one_each["status"].value_counts().items()}
+
+
 def _describe_tables(folder: Path, results: "Results") -> dict[str, Any]:
-    counts = results.trials["status"].value_counts()
+    statuses = _count_statuses(results)
     return {
         "tables": {name: folder / f"{name}.parquet" for name in ("trials", "epochs", "stages")},
-        "n_trials": len(results.trials),
+        "n_trials": sum(statuses.values()),
         "n_epochs": len(results.epochs),
         "n_stages": 0 if results.stages is None else len(results.stages),
         "n_sealed": results.n_sealed,
-        "statuses": {str(status): int(n) for status, n in counts.items()},
+        "statuses": statuses,
         "notes": results.notes,
     }

@@ -122,8 +122,10 @@ def _print_outcome(
     if outcome.n_left:
         print_command(console, RESUME, write_resumption(shorten_path(folder)))
     if print_end is not None:
-        ending = {"n_left": outcome.n_left, "exit_code": outcome.exit_code, "members": _describe_members(members)}
-        print_end({**document, **vars(outcome), **ending, "notes": (*document["notes"], *outcome.notes)})
+        facts = {name: value for name, value in vars(outcome).items() if name != "ran"}
+        counts = {"n_run": outcome.n_run, "n_left": outcome.n_left, "exit_code": outcome.exit_code}
+        notes = (*document["notes"], *outcome.notes)
+        print_end({**document, **facts, **counts, "members": _describe_members(members), "notes": notes})
     if outcome.ray_is_lost:
         end_at_once(outcome.exit_code)
     raise typer.Exit(outcome.exit_code)

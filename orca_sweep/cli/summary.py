@@ -92,7 +92,7 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
         )
     trials = results.trials
     if "n_reveals_before" in trials and (trials["n_reveals_before"] > 0).any():
-        n = int((trials["n_reveals_before"] > 0).sum())
+        n = trials.loc[trials["n_reveals_before"] > 0, "trial_id"].nunique()
         notes.append(f"{n} trials started after test metrics of this sweep had been revealed (n_reveals_before).")
     return notes
 
@@ -106,9 +106,12 @@ def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
     has_roles = any(cell.role != "replicate" for cell in cells)
     tuned = [f"{path} (tuned)" for path in results.tuned]
     digits = {task: digits_of_intervals(cell.interval for cell in of_task) for task, of_task in by_task(cells).items()}
+    searched = {cell.cell_id for cell in cells if cell.n_searched}
     rows = []
     for cell in cells:
-        chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
+        is_fixed = cell.cell_id.removesuffix("-aa") not in searched  # by a space that does not tune
+        note = " (fixed)" if is_fixed else ""
+        chosen = [f"{write_level(cell.chosen[path])}{note}" if cell.chosen else "-" for path in results.tuned]
         numbers = _write_numbers(cell, digits[cell.task])
         rows.append((*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *numbers))
     print_text(console, _write_heading(cells, results.metric))
@@ -117,10 +120,13 @@ def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
     scales = describe_scales({cell.task: cell.bounds for cell in cells})
     if scales:
         print_text(console, scales)
-    efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
-    if results.tuned:
+    efforts = sorted({cell.n_searched for cell in cells if cell.cell_id in searched})
+    if efforts:
         counts = " to ".join(map(str, efforts))
-        print_text(console, f"tuned within each cell on validation data, with {counts} trials on other seeds")
+        print_text(
+            console,
+            f"tuned within each cell on validation data, with {counts} {'trial' if counts == '1' else 'trials'} on other seeds",
+        )
     return cells
 
 

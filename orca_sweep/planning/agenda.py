@@ -228,11 +228,15 @@ class Agenda:
             self.passed(trial_id, "all")
         trial = self._note_back(trial_id)
         self.used_s += row.get("wall_time_s") or 0.0
-        if self.attempts[trial_id] <= self._get_rule(row["status"]).retry and row["status"] != "ok":
+        if self.retries_trial(trial_id, row):
             self.queue[trial_id] = trial
             return True
         self._note_end(trial_id, row)
         return False
+
+    def retries_trial(self, trial_id: str, row: Row) -> bool:
+        """Whether a trial that ended with this row will be tried again."""
+        return row["status"] != "ok" and self.attempts[trial_id] <= self._get_rule(row["status"]).retry
 
     def _get_rule(self, status: str) -> OutcomeRule:
         return self.space.outcomes.get(status, OutcomeRule())  # type: ignore[call-overload]

@@ -27,8 +27,13 @@ class PlannedMember:
     plan: Plan
     is_done: Callable[[str], bool]
     """Whether the trial with this id is done, here or in another space of the suite."""
-    n_later_done: int
-    """How many of the trials that tuning plans later are done."""
+    added: tuple[str, ...] = ()
+    """Ids of the trials that tuning has planned by now; they may equal trials of other spaces."""
+
+    @property
+    def n_later_done(self) -> int:
+        """How many of the trials that tuning plans later are done."""
+        return sum(map(self.is_done, self.added))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +85,17 @@ def forecast_suite(members: Sequence[PlannedMember], store: Store | None) -> Sui
     """Returns what the spaces of a suite will cost together."""
     alone = tuple(forecast(member.plan, store, member.is_done, member.n_later_done) for member in members)
     by_id = {trial.trial_id: member for member in reversed(members) for trial in member.plan.trials}
-    n_later, n_later_done = sum(m.plan.n_later for m in members), sum(m.n_later_done for m in members)
-    done = [trial_id for trial_id, member in by_id.items() if member.is_done(trial_id)]
+    by_id_or_added = {trial_id: member for member in reversed(members) for trial_id in member.added} | by_id
+    # Those that tuning has still to plan are unknown, so each of them counts as another trial.
+    n_unknown = sum(max(0, m.plan.n_later - len(m.added)) for m in members)
+    n_done = sum(member.is_done(trial_id) for trial_id, member in by_id_or_added.items())
     parts = _price_parts(members, by_id, store)
     return SuiteForecast(
         members=alone,
-        n_trials=len(by_id) + n_later,
+        n_trials=len(by_id_or_added) + n_unknown,
         n_trials_apart=sum(each.n_trials for each in alone),
-        n_done=len(done) + n_later_done,
-        n_left=len(by_id) - len(done) + n_later - n_later_done,
+        n_done=n_done,
+        n_left=len(by_id_or_added) - n_done + n_unknown,
         stages=_join_stages([part.price for part in parts]),
         n_stages_apart=sum(part.n_stages_apart for part in parts),
         n_epochs=sum(part.price.n_epochs for part in parts),

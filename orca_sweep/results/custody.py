@@ -6,16 +6,17 @@ tables say when that was and for which trials. It is a seal, not a lock: whoever
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orca_sweep.errors import DamagedError
+from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.record_files import read_record_file
 from orca_sweep.results.records import list_trial_folders, read_record
 from orca_sweep.results.schemas import REVEALS_FILE
 from orca_sweep.space.manifest import require_manifest
-from orca_sweep.space.suites import list_sweep_folders
+from orca_sweep.space.suites import list_sweep_folders, read_suite
 from orca_sweep.store import write_json
 
 REVEALS = "reveals.json"
@@ -82,6 +83,23 @@ def read_reveals(folder: Path) -> tuple[Reveal, ...]:
     for look in (look for member in members for look in _read_log(member)):
         by_time.setdefault(look.time, []).append(look)
     return tuple(_join_looks(by_time[time]) for time in sorted(by_time))
+
+
+def read_looks_beside(folder: Path) -> tuple[Reveal, ...]:
+    """Returns the reveals of a sweep, and those of the other members of its suite, in order; a look at these counts as well.
+
+    Members without a readable log are left out: they themselves report what is wrong.
+
+    Raises:
+        DamagedError: if the sweep's own log is damaged.
+    """
+    by_time = {look.time: look for look in _read_log(folder)}
+    with suppress(InputError):
+        suite = read_suite(folder.parent)
+        for name in suite.members if suite and folder.name in suite.members else ():
+            with suppress(DamagedError):
+                by_time |= {look.time: by_time.get(look.time, look) for look in _read_log(folder.parent / name)}
+    return tuple(by_time[time] for time in sorted(by_time))
 
 
 def _join_looks(looks: Sequence[Reveal]) -> Reveal:

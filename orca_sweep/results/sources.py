@@ -17,7 +17,7 @@ from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results.columns import UNFINISHED
 from orca_sweep.results.contents import without_split
-from orca_sweep.results.custody import REVEALS, read_reveals
+from orca_sweep.results.custody import REVEALS, read_looks_beside, read_reveals
 from orca_sweep.results.records import (
     describe_unplanned,
     list_trial_folders,
@@ -112,7 +112,7 @@ class _Sweep(Source):
         names = list_trial_folders(folder)
         self.folder, self.manifest = folder, require_manifest(folder)
         self.unplanned = describe_unplanned(folder, names, self.manifest)
-        self.log = read_reveals(folder)
+        self.log, self.looks_beside = read_reveals(folder), read_looks_beside(folder)
         self.reveal_times = {trial_id: look.time for look in self.log for trial_id in look.trials}
         self.sweeps = [self._describe_sweep()]
 
@@ -157,7 +157,7 @@ class _Sweep(Source):
             text = read_traceback(self.folder, trial_id)
             row["traceback"] = None if text is None else text[-TRACEBACK_CHARS:]
         if row.get("started_at"):
-            row["n_reveals_before"] = sum(look.time <= row["started_at"] for look in self.log)
+            row["n_reveals_before"] = sum(look.time <= row["started_at"] for look in self.looks_beside)
         return {**record, "row": row if is_sealed else {**row, **unseal_metrics(record)}}
 
 

@@ -157,7 +157,7 @@ def _join_members(folder: Path, suite: SuiteManifest) -> SweepStatus:
     best: dict[str, tuple[_Read, Mapping[str, Any]]] = {}
     for member in members:
         for trial_id, row in member.rows.items():
-            if trial_id not in best or (row["status"] in GOOD and best[trial_id][1]["status"] not in GOOD):
+            if trial_id not in best or _rank_row(row) > _rank_row(best[trial_id][1]):
                 best[trial_id] = (member, row)
     started = {
         trial_id: f"{member.status.name}: {name}"
@@ -198,6 +198,11 @@ def _join_members(folder: Path, suite: SuiteManifest) -> SweepStatus:
         members=tuple(member.status for member in members),
         notes=(*listed.notes, *former),
     )
+
+
+def _rank_row(row: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Returns what makes one row of a trial better than another: a good end, and that its space ran it."""
+    return row["status"] in GOOD, not row.get("taken_from")
 
 
 def _join_flags(flags: Sequence[bool | None]) -> bool | None:

@@ -229,7 +229,7 @@ def _make_frame(table: "pa.Table") -> "pd.DataFrame":
 
 def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mapping[str, Any]]) -> Results:
     trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
-    n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
+    n_sealed = _count_sealed(trials)
     split = find_split_columns(trials)  # two contents of one name are two levels, whether or not the space varies it
     results = Results(
         trials=trials,
@@ -249,6 +249,14 @@ def _combine_frames(frames: "Mapping[str, pd.DataFrame]", sweeps: Sequence[Mappi
         n_sealed=n_sealed,
     )
     return replace(results, notes=(results.smoke_warning,)) if results.smoke else results
+
+
+def _count_sealed(trials: "pd.DataFrame") -> int:
+    """Returns how many ok trials are sealed; one that is in two cells has two rows."""
+    if "is_sealed" not in trials:
+        return 0
+    is_sealed = (trials["status"] == "ok") & trials["is_sealed"].eq(True)
+    return int(trials.loc[is_sealed, "trial_id"].nunique())
 
 
 def _merge_margins(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, float], ...]]:

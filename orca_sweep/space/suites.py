@@ -24,13 +24,14 @@ LOCK = ".lock"
 """Held in the folder of a sweep, and in that of a suite, while a launch runs there."""
 STORE = "store"
 """The folder of the store that the members share, unless the user names another one."""
-TAKEN = frozenset({STORE, "tables", "figures", "ray", "trials"})
-"""Names of other folders in that of a suite or sweep, which no member can have."""
+TAKEN = frozenset({STORE, "tables", "figures", "ray", "trials", MANIFEST, SUITE, "report.html"})
+"""Names of what else is in the folder of a suite or sweep, which no member can have."""
 LAUNCH_AGAIN = "Launch the suite again with --out: this rewrites the file and keeps the trials that have ended."
 
 
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    wrong = [name for name in names if name in TAKEN or names.count(name) > 1]
+    folded = [name.casefold() for name in names]  # many file systems take upper and lower case for equal
+    wrong = [name for name in names if name.casefold() in TAKEN or folded.count(name.casefold()) > 1]
     if wrong:
         raise ValueError(f"{wrong[0]!r} cannot be the name of a member, or is there twice")
     return names
@@ -142,7 +143,9 @@ def check_suite_folder(folder: Path, manifest: SuiteManifest) -> None:
     foreign = sorted(set(os.listdir(folder)) - known) if folder.is_dir() else []
     try:
         earlier = read_suite(folder)
-    except DamagedError:
+    except DamagedError as error:
+        if not (folder / SUITE).is_file():
+            raise DamagedError(error.path, error.why, "Move it away, then launch again.") from None
         if any((folder / name / MANIFEST).is_file() for name in manifest.members):
             return  # the launch writes it anew
         raise
@@ -155,29 +158,40 @@ def check_suite_folder(folder: Path, manifest: SuiteManifest) -> None:
 
 def find_member_problems(plans: Sequence[Plan]) -> Iterator[Problem]:
     """Yields what keeps plans from running as one: names of spaces, and what their tasks are judged by."""
-    names = [plan.space.name for plan in plans]
-    for plan, name in zip(plans, names, strict=True):
-        if name in TAKEN:
-            rule = "this is the name of another folder of a suite."
+    by_name: dict[str, list[Plan]] = {}
+    for plan in plans:
+        name = plan.space.name
+        by_name.setdefault(name.casefold(), []).append(plan)
+        if name.casefold() in TAKEN:
+            rule = "this is the name of another file or folder of a suite."
             yield Problem(
                 where=plan.space.locate("name"), field="name", value=name, rule=rule, remedy="Choose another."
             )
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        files = [plan.space.locate("name") for plan in plans if plan.space.name == name]
-        rule = f"the spaces of a suite need different names, but {' and '.join(files)} have the same."
-        yield Problem(where=files[0], field="name", value=name, rule=rule, remedy="Rename one with the key 'name'.")
+    for same in by_name.values():
+        if len(same) > 1:
+            files, name = [plan.space.locate("name") for plan in same], same[0].space.name
+            equal = "the same" if len({plan.space.name for plan in same}) == 1 else "names that differ only in case"
+            rule = f"the spaces of a suite need different names, but {' and '.join(files)} have {equal}."
+            yield Problem(where=files[0], field="name", value=name, rule=rule, remedy="Rename one with the key 'name'.")
     yield from _find_disagreements(plans)
+    yield from _find_mixed_resources(plans)
+    yield from _find_repeats_without_news(plans)
 
 
 def _find_disagreements(plans: Iterable[Plan]) -> Iterator[Problem]:
-    """Yields where two spaces compare different columns, or judge one task by different margins.
+    """Yields where two spaces compare different columns, score failures differently, or judge one task by different margins.
 
-    The tables of a suite are compared on one column, and a claim needs one margin for each task.
+    The tables of a suite are compared on one column, a trial that two spaces have has one score, and a claim needs one margin
+    for each task.
     """
     known: dict[str, tuple[object, str]] = {}
     for plan in plans:
         space = plan.space
-        rules: dict[str, tuple[object, str]] = {"metric": (space.metric, space.locate("metric"))}
+        worst = ", ".join(sorted(status for status, rule in space.outcomes.items() if rule.then == "worst")) or "none"
+        rules: dict[str, tuple[object, str]] = {
+            "metric": (space.metric, space.locate("metric")),
+            "outcomes scored as worst": (worst, space.locate("outcomes")),
+        }
         for task in plan.by_task:
             if task in space.margins or ALL in space.margins:
                 margin = space.margins.get(task, space.margins.get(ALL))
@@ -188,3 +202,45 @@ def _find_disagreements(plans: Iterable[Plan]) -> Iterator[Problem]:
                 rule = f"the {subject} is {value} here and {other} in {origin}, but a suite has one."
                 field = subject.partition(" ")[0]
                 yield Problem(where=where, field=field, value=value, rule=rule, remedy="Set the same in both.")
+
+
+def _find_mixed_resources(plans: Sequence[Plan]) -> Iterator[Problem]:
+    """Yields where two spaces have equal trials, but not on the same number of threads and kind of device.
+
+    Such a trial runs once, and its bits would depend on which space comes to it first.
+    """
+    known: dict[str, Plan] = {}
+    for plan in plans:
+        resources, others = plan.space.resources, {}
+        for cell_id in sorted(_list_settings(plan)):
+            other = known.setdefault(cell_id, plan)
+            theirs = other.space.resources
+            if (theirs.device, theirs.n_threads) != (resources.device, resources.n_threads):
+                others.setdefault(other.space.locate("resources"), theirs)
+        for where, theirs in others.items():
+            here = f"{resources.cpu:g} CPU and {resources.gpu:g} GPU here"
+            rule = f"{here}, and {theirs.cpu:g} and {theirs.gpu:g} in {where}, but both spaces have some of the same trials."
+            remedy = "Set the same in both, or run the spaces apart."
+            yield Problem(where=plan.space.locate("resources"), field="resources", rule=rule, remedy=remedy)
+
+
+def _list_settings(plan: Plan) -> set[str]:
+    """Returns the ids of all settings that a plan's trials have, whatever their seeds."""
+    return {trial.config.cell_id for trial in plan.trials} | {c.cell_id for t in plan.tuned for c in t.candidates}
+
+
+def _find_repeats_without_news(plans: Sequence[Plan]) -> Iterator[Problem]:
+    """Yields where the A/A repeats of one space are replicates of the same cell in another.
+
+    The cell would be compared with its own trials, and the noise between seeds would seem smaller than it is.
+    """
+    for plan in plans:
+        for other in plans:
+            seeds = sorted(set(plan.space.aa) & set(other.space.seeds))
+            if seeds and set(plan.first_cells) & other.by_cell_id.keys():
+                free = max((*(s for p in plans for s in p.space.seeds), -1)) + 1
+                advice = list(range(free, free + len(plan.space.aa)))
+                shown = ", ".join(map(str, seeds[:5])) + (", ..." if len(seeds) > 5 else "")
+                rule = f"{other.space.locate('seeds')} runs the same cell with seeds {shown} as replicates."
+                remedy = f"A/A repeats need seeds that no space of the suite has, such as aa: {advice}."
+                yield Problem(where=plan.space.locate("aa"), field="aa", rule=rule, remedy=remedy)

@@ -57,8 +57,8 @@ class Outcome:
     """How a launch ended, for one of its members."""
 
     n_planned: int
-    n_run: int
-    """Trials that ran here; those taken from a sibling do not count."""
+    ran: tuple[str, ...]
+    """Ids of the trials that ran to an end here; those taken from a sibling do not count, nor those that were interrupted."""
     statuses: Mapping[str, int]
     """How many planned trials have each status; ``unfinished`` trials have no record."""
     wall_time_s: float
@@ -69,6 +69,11 @@ class Outcome:
     """Then the process must not wait for Ray when it ends: it would wait for ever."""
     was_interrupted: bool = False
     """Whether a person or the system ended it early."""
+
+    @property
+    def n_run(self) -> int:
+        """How many trials ran."""
+        return len(self.ran)
 
     @property
     def n_left(self) -> int:
@@ -155,7 +160,7 @@ class Lane:
         end_s = self.ended_s if agenda.is_over else time.perf_counter()
         return Outcome(
             n_planned=len(agenda.known),
-            n_run=sum(n > 0 for n in agenda.attempts.values()),
+            ran=tuple(name for name, n in agenda.attempts.items() if n > 0 and name not in agenda.running),
             statuses=statuses,
             wall_time_s=end_s - start_s,
             notes=tuple(self._list_notes(statuses.get(UNFINISHED, 0), lost)),
@@ -166,7 +171,7 @@ class Lane:
     def _list_notes(self, n_unfinished: int, lost: str | None) -> Iterable[str]:
         agenda = self.agenda
         if agenda.spent and agenda.queue:
-            yield f"{agenda.spent}: {n_unfinished} trials were not run."
+            yield f"{agenda.spent}: {n_unfinished} {'trial was' if n_unfinished == 1 else 'trials were'} not run."
         for cell_id in agenda.unreplicated:
             yield f"cell {cell_id}: none of its candidates is ok, so it has no replicates."
         if lost:

@@ -161,8 +161,10 @@ class Queue(Searcher):
         if record is None:
             write_missing_record(attempt, self.n_starts if error else None)
             record = usable_record(lane.out, trial.trial_id) or {"row": _ids(trial, "lost")}
-        again = lane.agenda.ended(trial.trial_id, record["row"])
-        lane.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
+        row, again = record["row"], lane.agenda.retries_trial(trial.trial_id, record["row"])
+        # Reported before the next trials are planned, and before siblings take the record.
+        lane.watch("end", {**row, "again": again, "role": trial.role, "cell_id": trial.cell_id})
+        lane.agenda.ended(trial.trial_id, row)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: our records say what is done, and Tune's state is never restored."""

@@ -8,8 +8,11 @@ import pytest
 
 import orca_sweep
 from orca_sweep import InputError, Suite, Sweep
-from orca_sweep.api.suite_launching import join_texts
+from orca_sweep.api.suite_launching import _join_outcomes, describe_suite_launch, join_texts, read_resumed_suite
+from orca_sweep.results import write_record
+from orca_sweep.space.manifest import make_manifest, write_manifest
 from orca_sweep.space.suites import SuiteManifest, read_suite, write_suite
+from orca_sweep.store import Store
 from tests.builders.suites import suite_folder
 from tests.commands import warm_workers
 
@@ -27,6 +30,15 @@ def study(write_space, tmp_path):
     for name, proxy in (("a", "mnist5k"), ("b", "dummy")):
         write_space(SPACE % proxy, f"study/{name}.yaml")
     return Suite.from_yaml(tmp_path / "study")
+
+
+def test_a_trial_that_ran_in_two_spaces_ran_once_for_the_suite(study, tmp_path):
+    from orca_sweep.sweep import Outcome
+
+    run = study.plan(out=suite_folder(tmp_path / "out", a=["failed"], b=["failed"])).make_run(None, "none")
+    outcomes = [Outcome(n_planned=6, ran=ran, statuses={}, wall_time_s=1.0) for ran in (("x", "y"), ("x",))]
+    total = _join_outcomes(run, outcomes, 0.0)
+    assert (total.n_run, total.n_planned) == (2, 6)
 
 
 # Plans --------------------------------------------------------------------------------------------
@@ -80,6 +92,37 @@ def test_a_suite_of_an_earlier_launch_is_resumed_only_if_all_its_members_have_a_
     (suite / "b" / "sweep.json").unlink()
     with pytest.raises(InputError, match="b: this member of the suite has no plan yet"):
         Sweep.open(suite).resume(address="127.0.0.1:1")
+
+
+def test_a_suite_that_was_moved_goes_on_with_the_store_that_moved_with_it(study, tmp_path):
+    plan = study.plan(out=tmp_path / "old")
+    for member in plan.members:
+        write_manifest(member.folder, make_manifest(member.record, tmp_path, plan.store_root))
+    write_suite(tmp_path / "old", SuiteManifest(name="study", members=("a", "b")))
+    Store(plan.store_root).make_root()
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = read_resumed_suite(tmp_path / "new", None, "none")
+    assert {run.destination.store for run in moved.runs} == {str(tmp_path / "new" / "store")}
+    Store(plan.store_root).make_root()  # it is there again, such as for a copy
+    again = read_resumed_suite(tmp_path / "new", None, "none")
+    assert {run.destination.store for run in again.runs} == {str(tmp_path / "old" / "store")}
+
+
+def test_a_renamed_space_is_told_where_its_trials_are(study, write_space, tmp_path):
+    plan = study.plan(out=tmp_path / "out")
+    for member in plan.members:
+        write_manifest(member.folder, make_manifest(member.record, tmp_path, plan.store_root))
+    for trial in plan.members[1].record.trials:
+        write_record(plan.members[1].folder, {"trial_id": trial.trial_id, "status": "ok"}, [])
+    assert not [text for text in plan.warnings if "no longer" in text]
+    (tmp_path / "study" / "b.yaml").rename(tmp_path / "study" / "new.yaml")
+    renamed = Suite.from_yaml(tmp_path / "study").plan(out=tmp_path / "out")
+    said = (
+        f"{tmp_path / 'out' / 'b'}: no longer in the suite, though 2 of the trials to run have ended there. If one of the"
+        " spaces is this one under a new name, give it the old one with the key 'name': b."
+    )
+    assert renamed.warnings[0] == said
+    assert said in describe_suite_launch(renamed.make_run(None, "none"))
 
 
 def test_an_interrupted_suite_continues_and_runs_equal_trials_once(study, head, tmp_path, monkeypatch, capsys):
@@ -142,9 +185,6 @@ def test_a_grown_and_a_shrunken_suite_run_only_what_is_missing(study, write_spac
 
 def write_suite_of(study, out):
     """Writes the folder of a suite in which every trial of its spaces has ended."""
-    from orca_sweep.results import write_record
-    from orca_sweep.space.manifest import make_manifest, write_manifest
-
     plan = study.plan(out=out)
     for member in plan.members:
         for trial in member.record.trials:

@@ -36,6 +36,7 @@ def main():
     told = {
         member.name: {
             **vars(outcome),
+            "n_run": outcome.n_run,
             "exit_code": outcome.exit_code,
             "events": [(event, facts.get("trial_id"), facts.get("taken_from")) for event, facts in events[member.name]],
         }

@@ -85,7 +85,7 @@ def test_the_end_of_a_launch_and_a_reveal(ask, sweep, capsys):
     from orca_sweep.sweep import Outcome
 
     outcome = Outcome(
-        n_planned=6, n_run=2, statuses={"ok": 4, "failed": 1, "unfinished": 1}, wall_time_s=1.5, notes=("x",)
+        n_planned=6, ran=("1", "2"), statuses={"ok": 4, "failed": 1, "unfinished": 1}, wall_time_s=1.5, notes=("x",)
     )
     with pytest.raises(typer.Exit) as end, documents.reserve_stdout():
         _print_outcome(sweep, open_console(), outcome, partial(print_document, "launch"))

@@ -34,3 +34,18 @@ def test_bounded_intervals_are_printed_within_their_bounds_and_say_so(tmp_path):
     text = print_cells(bounded)
     assert "[0.001, 0.039]" in text
     assert "Intervals of means are computed on the logit scale, so they stay between 0 and 1." in text
+
+
+def test_a_cell_that_no_search_tuned_says_so_beside_one_that_was_tuned_to_the_same_rate(tmp_path):
+    rate = {"finetune.lr": 1e-3}
+    parts = [
+        cell_rows({**NONE, **rate}, [0.30, 0.34, 0.32]),
+        cell_rows({**MNIST, **rate}, [0.20, 0.21, 0.22]),
+        cell_rows({**MNIST, **rate}, [0.25], "search", 9),
+        cell_rows({**MNIST, **rate}, [0.23, 0.24], "aa", 5),
+    ]
+    results = replace(sweep(tmp_path, *parts), tuned=("finetune.lr",))
+    fixed, tuned, again = (line for line in print_cells(results).splitlines() if "0.001" in line)
+    assert "0.001 (fixed)" in fixed
+    assert "fixed" not in tuned + again
+    assert "with 1 trial on other seeds" in print_cells(results)

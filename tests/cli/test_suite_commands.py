@@ -141,8 +141,8 @@ def test_collect_reveal_report_and_analyse_take_a_suite(ask, suite):
 def test_the_outcome_names_the_members(suite, capsys):
     from orca_sweep.sweep import Outcome
 
-    total = Outcome(n_planned=6, n_run=2, statuses={"ok": 6}, wall_time_s=1.5)
-    member = Outcome(n_planned=6, n_run=1, statuses={"ok": 3, "unfinished": 3}, wall_time_s=1.0)
+    total = Outcome(n_planned=6, ran=("1", "2"), statuses={"ok": 6}, wall_time_s=1.5)
+    member = Outcome(n_planned=6, ran=("1",), statuses={"ok": 3, "unfinished": 3}, wall_time_s=1.0)
     with pytest.raises(typer.Exit) as end, documents.reserve_stdout():
         _print_outcome(suite, open_console(), total, partial(print_document, "launch"), members={"a": member})
     document = json.loads(capsys.readouterr().out)

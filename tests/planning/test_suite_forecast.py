@@ -23,7 +23,7 @@ def plans(plan_of):
 
 
 def members_of(plans, done=()):
-    return [PlannedMember(plan=plan, is_done=set(done).__contains__, n_later_done=0) for plan in plans]
+    return [PlannedMember(plan=plan, is_done=set(done).__contains__) for plan in plans]
 
 
 def count_stages(cost):
@@ -80,3 +80,23 @@ def test_tuned_cells_count_what_they_plan_later_in_each_space(plan_of):
     cost = forecast_suite(members_of(plans), None)
     assert cost.n_trials == 6 + 12  # of the four candidates of each space, the naive ones are equal
     assert cost.n_trials_apart == 20
+
+
+def test_a_trial_that_tuning_has_planned_and_another_space_has_counts_once(plan_of):
+    fixed = SPACE.format(proxy="mnist5k", seeds=2)
+    tuned = fixed + "    tune: {finetune.lr: [1e-3, 1e-4]}\n"
+    plans = [plan_of(fixed, "fixed.yaml"), plan_of(tuned, "tuned.yaml")]
+    before = forecast_suite(members_of(plans), None)
+    assert (before.n_trials, before.n_left) == (4 + 4 + 4, 12)
+    # All cells chose the rate that the other space has.
+    done = {t.trial_id for plan in plans for t in plan.trials}
+    taken = tuple(t.trial_id for t in plans[0].trials)
+    members = [
+        PlannedMember(plan=plan, is_done=done.__contains__, added=added)
+        for plan, added in zip(plans, [(), taken], strict=True)
+    ]
+    after = forecast_suite(members, None)
+    assert (after.n_trials, after.n_done, after.n_left) == (8, 8, 0)
+    # Of one cell, nothing is known yet.
+    half = [members[0], PlannedMember(plan=plans[1], is_done=done.__contains__, added=taken[:2])]
+    assert (forecast_suite(half, None).n_trials, forecast_suite(half, None).n_left) == (10, 2)

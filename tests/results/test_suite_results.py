@@ -184,3 +184,56 @@ def test_a_reveal_shows_all_members_and_is_one_look(suite):
     assert r.read_results(suite).n_sealed == 0
     assert r.reveal(suite).trials == ()
     assert [len(r.read_reveals(suite / name)) for name in ("a", "b")] == [1, 1]
+
+
+def start_trial(folder, trial_id, started):
+    """Writes the record of a trial that started then."""
+    row = {"trial_id": trial_id, "status": "ok", "metric": "error", "test_metric_best": 0.5, "started_at": started}
+    r.write_record(folder, row, [])
+
+
+def test_a_look_at_another_member_of_the_suite_counts_before_later_trials(tmp_path):
+    suite = suite_folder(tmp_path / "s", a=["ok", *[None] * 5], b=[None] * 6)
+    (looked,) = r.read_reveals(suite)  # at a alone: nothing of b had ended
+    assert r.read_reveals(suite / "b") == ()
+    later, earlier = (trial["trial_id"] for trial in read_manifest(suite / "b").trials[1:3])
+    start_trial(suite / "b", later, r.now())
+    start_trial(suite / "b", earlier, "2000-01-01T00:00:00.000+00:00")
+    for tables in (r.read_results(suite), r.read_results(suite / "b")):
+        counts = tables.trials.set_index("trial_id")["n_reveals_before"]
+        assert (counts[later], counts[earlier]) == (1, 0)
+    (suite / "a" / "reveals.json").write_text("{}")  # a reports that itself
+    assert r.read_results(suite / "b").trials["n_reveals_before"].max() == 0
+
+
+# A trial in two cells ------------------------------------------------------------------------------
+
+
+def test_a_trial_that_two_cells_have_counts_once(tmp_path, capsys):
+    from orca_sweep.cli.collect import collect
+
+    suite = suite_folder(tmp_path / "s", a=["ok", *[None] * 5], b=[None] * 6)
+    (suite / "a" / "reveals.json").unlink()
+    manifest = read_manifest(suite / "b")
+    first, *rest = manifest.trials
+    write_manifest(suite / "b", manifest.model_copy(update={"trials": [{**first, "cell_id": "tuned"}, *rest]}))
+    results = r.read_results(suite)
+    assert (len(results.trials), results.n_sealed) == (7, 1)
+    collect([suite])
+    assert "6 trials (5 unfinished, 1 ok) in 7 rows: a trial that is in two cells has a row for each" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_hours_are_those_of_the_space_that_ran_a_trial(tmp_path):
+    suite = suite_folder(tmp_path / "s", a=[None] * 6, b=["ok", *[None] * 5])
+    trial_id = read_manifest(suite / "b").trials[0]["trial_id"]
+    start_trial(suite / "b", trial_id, r.now())
+    record = r.read_record(suite / "b", trial_id)
+    r.write_record(suite / "b", {**record["row"], "wall_time_s": 3600.0}, [])
+    manifest = read_manifest(suite / "a")
+    wide = manifest.resources.model_copy(update={"gpu": 1.0})
+    write_manifest(suite / "a", manifest.model_copy(update={"resources": wide}))
+    assert r.take_record(suite / "a", trial_id, source=suite / "b", sibling="b", name="a")["taken_from"] == "b"
+    state = r.sweep_status(suite)
+    assert (state.cpu_hours, state.gpu_hours) == (1.0, 0.0)

@@ -113,7 +113,8 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "members", [["../a"], ["/etc"], [".hidden"], ["a/b"], ["store"], ["tables"], ["a", "a"], [], [""]]
+    "members",
+    [["../a"], ["/etc"], [".hidden"], ["a/b"], ["store"], ["tables"], ["a", "a"], ["a", "A"], ["Sweep.json"], [], [""]],
 )
 def test_no_member_leaves_the_folder_of_the_suite(tmp_path, members):
     (tmp_path / SUITE).write_text(record_text({"name": "study", "members": members}))
@@ -153,6 +154,10 @@ def test_a_suite_runs_only_in_its_own_folder(tmp_path):
     check_suite_folder(tmp_path, study)  # a suite's own folder may hold more, such as a report
     with pytest.raises(InputError, match="holds the suite 'study', not 'other'"):
         check_suite_folder(tmp_path, SuiteManifest(name="other", members=("a",)))
+    (tmp_path / SUITE).unlink()
+    (tmp_path / SUITE).mkdir()
+    with pytest.raises(InputError, match="a folder is in its place. Move it away, then launch again"):
+        check_suite_folder(tmp_path, study)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="holds the sweep of a single space, not a suite"):
         check_suite_folder(tmp_path, study)
@@ -189,3 +194,55 @@ def test_a_suite_has_one_margin_per_task_and_one_metric(plan_of, tmp_path):
     )
     assert (metric.field, metric.where) == ("metric", f"{tmp_path / '3.yaml'}:6")
     assert list(find_member_problems([plans[0], plans[2]])) == []
+
+
+@pytest.mark.parametrize("name", ["suite.json", "sweep.json", "report.html", "Store"])
+def test_no_member_has_the_name_of_a_file_of_the_suite(plan_of, name):
+    (problem,) = find_member_problems([plan_of(f"    name: {name}{SPACE}"), plan_of(SPACE, "other.yaml")])
+    assert (problem.field, problem.value) == ("name", name)
+
+
+def test_names_that_differ_only_in_case_are_one_folder_on_many_file_systems(plan_of):
+    (problem,) = find_member_problems(
+        [plan_of(f"    name: {name}{SPACE}", f"{name}.yaml") for name in ("Same", "same")]
+    )
+    assert "differ only in case" in str(problem)
+
+
+def test_a_suite_scores_failures_in_one_way(plan_of):
+    worst = "    outcomes: {diverged: worst, failed: {retry: 2}}\n"
+    plans = [
+        plan_of(SPACE + more, f"{n}.yaml") for n, more in enumerate(["", worst, "    outcomes: {failed: {retry: 1}}\n"])
+    ]
+    (problem,) = find_member_problems(plans)
+    assert "the outcomes scored as worst is diverged here and none in" in str(problem)
+    assert not list(find_member_problems([plans[0], plans[2]]))  # each space may retry as it likes
+
+
+def test_equal_trials_need_equal_threads_and_devices(plan_of):
+    wide = "    resources: {cpu: 2}\n"
+    plans = [plan_of(SPACE, "a.yaml"), plan_of(SPACE + wide, "b.yaml")]
+    (problem,) = find_member_problems(plans)
+    assert problem.field == "resources"
+    assert "2 CPU and 0 GPU here, and 1 and 0 in" in str(problem)
+    apart = plan_of(
+        SPACE.replace("proxy: [none, mnist5k]", "proxy: [dummy, mnist5k]").replace("tiny", "digits") + wide, "c.yaml"
+    )
+    assert not list(find_member_problems([plans[0], apart]))
+    # A tuned space will have what its candidates have, with other seeds.
+    tuned = plan_of(
+        SPACE.replace("proxy: [none, mnist5k]", "proxy: [none]") + wide + "    tune: {finetune.lr: [1e-3]}\n", "d.yaml"
+    )
+    assert len(list(find_member_problems([plans[0], tuned]))) == 1
+
+
+def test_a_repeat_of_one_space_is_no_replicate_of_another(plan_of, tmp_path):
+    repeats, more = plan_of(SPACE + "    aa: 3\n", "a.yaml"), plan_of(SPACE.replace("seeds: 2", "seeds: 4"), "b.yaml")
+    (problem,) = find_member_problems([repeats, more])
+    assert str(problem) == (
+        f"{tmp_path / 'a.yaml'}:6: aa: {tmp_path / 'b.yaml'}:5 runs the same cell with seeds 2, 3 as replicates. A/A repeats need"
+        " seeds that no space of the suite has, such as aa: [4, 5, 6]."
+    )
+    elsewhere = plan_of(SPACE.replace("seeds: 2", "seeds: 4").replace("[none, mnist5k]", "[dummy]"), "c.yaml")
+    assert not list(find_member_problems([repeats, elsewhere]))
+    assert not list(find_member_problems([repeats, plan_of(SPACE + "    aa: 2\n", "d.yaml")]))

@@ -98,6 +98,16 @@ def test_the_next_lane_gets_what_the_first_leaves_and_equal_trials_are_taken_who
     assert not one.was_interrupted and not two.was_interrupted
 
 
+def test_a_trial_is_said_to_have_ended_before_siblings_take_it_and_an_interrupted_one_did_not_run(spaces, tmp_path):
+    tune, order = Tuned(spaces, tmp_path / "suite"), []
+    for lane in tune.lanes:
+        lane.watch = lambda event, facts, number=lane.number: order.append((number, event, facts.get("again")))
+    first, second = tune.suggest(), tune.suggest()
+    tune.end(first)
+    assert order[-2:] == [(0, "end", False), (1, "taken", None)]
+    assert tune.lanes[0].summarise(0.0, None).ran == (first["trial_id"],), second
+
+
 def test_an_interrupted_launch_is_said_of_the_lanes_that_had_not_ended(spaces, tmp_path):
     tune = Tuned(spaces, tmp_path / "suite")
     for _ in range(2):
@@ -268,13 +278,13 @@ def test_tables_of_all_spaces_count_the_cost_of_a_trial_once(spaces, tmp_path):
 
 def test_progress_says_what_was_taken_and_from_where(spaces, tmp_path):
     tune = Tuned(spaces, tmp_path / "suite")
-    tune.lanes[1].report_start(None)
+    tune.lanes[1].report_start(None, tune.lanes[0].agenda.queue)
     for _ in range(2):
         tune.end(tune.suggest())
     lines = ProgressLines(tune.members[1].plan)
     said = [line for event, facts in tune.events["two"] for line in lines.write_event(event, facts)]
-    assert said[0] == "4 trials to run, 0 done before"
-    assert said[1].startswith("[1/4 at 0 s] proxy none, lr 1e-3, seed 0: ok in 1.0 s, validation 0.2500")
+    assert said[0] == "4 trials to run (2 of them with an earlier space), 0 done before"
+    assert said[1].startswith("[0/2 at 0 s] proxy none, lr 1e-3, seed 0: ok in 1.0 s, validation 0.2500")
     assert said[1].endswith(", taken from one, which ran it") and len(said) == 3
     # In the next launch it is there from the start.
     (tune.lanes[1].out / "trials" / tune.names("two", "taken")[0] / "row.json").unlink()
