@@ -8,6 +8,7 @@ from pathlib import Path
 from orca_sweep.analysis.catalogue import choose_figures, find_figures
 from orca_sweep.errors import InputError, Problem, StorageError, refuse_argument
 from orca_sweep.registry import hint
+from orca_sweep.space.suites import read_suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ def write_report(
     )
     from orca_sweep.results import open_tables
 
+    suite = read_suite(folder)
     check_page_path(target)
     with open_tables(folder, is_only_read=path is not None) as (tables, results):
         for note in results.notes:
@@ -79,6 +81,7 @@ def write_report(
             complete_pairs_only=options.complete_pairs,
             figures=options.figures or choose_figures(results),
             made_at=options.made_at,
+            suite=suite.name if suite else "",
         )
         notes, sources = results.notes, list_sources(tables, results)
         results = keep_read_columns(replace(results, notes=()))
