@@ -10,7 +10,7 @@ import pandas as pd
 from orca_sweep.analysis import claims, flattery, seed_noise
 from orca_sweep.analysis.answer_record import lay_out_claims
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.report.pictures import draw
+from orca_sweep.analysis.report.pictures import Member, draw, draw_members
 from orca_sweep.analysis.report.record import Additions, Source, compute
 from orca_sweep.analysis.report.rendering import render_page
 from orca_sweep.analysis.writing import Table, check_replaceable, replace_whole
@@ -49,8 +49,11 @@ def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) ->
     return "".join(make_page_parts(results, asked, sources))
 
 
-def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = ()) -> Iterator[str]:
+def make_page_parts(
+    results: Results, asked: Asked, sources: Sequence[Source] = (), members: Sequence[Member] = ()
+) -> Iterator[str]:
     """Yields the page of ``make_page`` in parts, for ``write_page``: the whole text of a large sweep takes much memory.
+    Of a suite, ``members`` are its spaces: the figures of the study are drawn of each alone.
 
     Raises:
         InputError: as ``make_page``, before the first part.
@@ -71,7 +74,10 @@ def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = 
         complete_pairs_only=asked.complete_pairs_only,
         additions=additions,
     )
-    return render_page(report, draw(comparable, report.effects, asked.figures))
+    if not members:
+        return render_page(report, draw(comparable, report.effects, asked.figures))
+    pictures = (*draw(comparable, report.effects, ()), *draw_members(members, asked.figures))
+    return render_page(report, pictures)
 
 
 def keep_read_columns(results: Results) -> Results:
