@@ -4,7 +4,8 @@ A square holds what the task says of the claim (supports, contradicts, undecided
 decides: its gain, the interval of the gain, and n. A gain is the difference of the contrast with the sign turned so that
 above zero is better in every task, whatever the metric; a rank correlation is above zero if a lower OTDD goes with a better
 result. Gains are in the unit of the task, next to its margin, since readers know that unit; pictures and the CSV also have
-them in margins, which all tasks share. A claim about 2D or 1D tasks leaves the squares of the others with '2D only'.
+them in margins, which all tasks share. A claim about 2D or 1D tasks leaves the squares of the others with '2D only', or
+shows them as not counted.
 
 The verdicts are those of the analysis ``claims``, with the same options; its tables have every contrast.
 
@@ -22,6 +23,7 @@ from orca_sweep.analysis.answer_record import (
     Answer,
     Column,
     Effect,
+    Lack,
     Row,
     Square,
     describe_lack,
@@ -54,7 +56,6 @@ SIGNS = (
     "+ is better in every task, whatever its metric; for a rank correlation (rho), + means that a lower OTDD goes with a"
     " better result."
 )
-SMOKE = "A smoke sweep, small on purpose: it shows that everything runs, and its numbers answer nothing. Believe no word here."
 
 
 def compute(results: Results, options: Options | None = None) -> Answer:
@@ -81,7 +82,7 @@ def write_summary(answer: Answer) -> tuple[str, str]:
         f"{len(each)} {'is' if len(each) == 1 else 'are'} {verdict}" for verdict, each in by_verdict.items() if each
     ]
     named = [
-        f"{verdict}: {', '.join(f'{column.short} ({column.claim})' for column in each)}"
+        f"{verdict}: {', '.join(f'{column.claim}. {column.short}' for column in each)}"
         for verdict, each in by_verdict.items()
         if each and verdict != "not judged"
     ]
@@ -116,8 +117,10 @@ def _make_records(answer: Answer) -> Iterator[Record]:
                 "dims": row.dims,
                 **_claim_columns(column),
                 "word": square.word,
+                "in_its_words": square.label,
                 "concerns": column.concerns,
                 "not_judged_because": square.lack,
+                "needs": square.add,
                 "setting": square.setting,
                 **_effect_columns(answer, square.effect),
                 "n_contrasts": square.n_contrasts,
@@ -127,7 +130,7 @@ def _make_records(answer: Answer) -> Iterator[Record]:
                 "column": answer.metric,
                 "margin": row.margin_value,
                 "margin_from": row.margin_source,
-                "is_smoke": bool(answer.smoke),
+                "is_smoke": answer.is_smoke,
             }
 
 
@@ -181,16 +184,16 @@ def _build_words(answer: Answer) -> Table:
     over = (
         "all tasks",
         NOTHING,
-        *(f"{column.verdict} ({column.counts['supports']} of {column.n_tasks})" for column in answer.columns),
+        *(f"{column.verdict}{f': {column.tally}' * bool(column.tally)}" for column in answer.columns),
     )
     rows = tuple(
-        (row.task, row.margin, *(square.concerns or square.word for square in row.squares)) for row in answer.rows
+        (row.task, row.margin, *map(name_square, row.squares)) for row in answer.rows
     )
     return Table(
         name=NAME,
         title="What every task says of every claim",
-        caption=f"{' '.join(write_summary(answer))} {NULLS} {UNDECIDED} {list_claims(answer)} In brackets: tasks that support"
-        f" the claim, of those it concerns. {answer.completeness}",
+        caption=f"{' '.join(write_summary(answer))} {NULLS} {UNDECIDED} {list_claims(answer)}"
+        f" {describe_rules(answer)} {answer.completeness}",
         head=("task", "margin", *(column.claim for column in answer.columns)),
         align="l" * (2 + len(answer.columns)),
         blocks=((over,), rows),
@@ -203,12 +206,34 @@ def list_claims(answer: Answer) -> str:
     return " ".join(f"{column.claim}{' (ours)' * column.is_ours}: {column.sentence}" for column in answer.columns)
 
 
+def describe_rules(answer: Answer) -> str:
+    """Returns how verdicts follow from tasks, each rule once; claims with a rule of their own are named."""
+    claims_of: dict[str, list[str]] = {}
+    for column in answer.columns:
+        claims_of.setdefault(column.rule, []).append(column.claim)
+    usual = max(claims_of, key=lambda rule: len(claims_of[rule]))
+    others = [f"Claim {', '.join(ids)}: {rule}" for rule, ids in claims_of.items() if rule != usual]
+    return " ".join([usual, *others])
+
+
+def name_square(square: Square) -> str:
+    """Returns what a square says as text: '2D only', 'not counted (supports)', 'helps'."""
+    if square.word == "not counted":
+        return f"not counted ({square.label})"
+    return square.concerns or square.label
+
+
+def describe_reason(lack: Lack) -> str:
+    """Returns a reason as a sentence, with what would help."""
+    return f"{lack.text}. Remedy: {lack.add}." if lack.add else f"{lack.text}."
+
+
 def _list_notes(answer: Answer) -> Iterator[str]:
-    if answer.smoke:
-        yield SMOKE
     yield from answer.notes
     for lack in answer.lacks:
-        yield f"Not judged ({describe_lack(lack, answer)}): {lack.text}."
+        yield f"Not judged ({describe_lack(lack, answer)}): {describe_reason(lack)}"
+    for lack in answer.additions:
+        yield f"Undecided ({describe_lack(lack, answer)}), to decide it, add: {lack.text}."
 
 
 def _build_effects(answer: Answer) -> Table:
@@ -233,7 +258,7 @@ def _build_lines(row: Row, columns: Iterable[Column]) -> Iterator[tuple[str, ...
             yield (
                 row.task,
                 column.claim,
-                square.word,
+                name_square(square),
                 effect.contrast,
                 f"{rho}{effect.text}",
                 effect.interval,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.answer_record import Answer, Column, Row, Square, Verdict, Word, describe_lack
+from orca_sweep.analysis.answer_record import Answer, Column, Row, Square, describe_lack
 from orca_sweep.analysis.figure_style import DARK, GREY, LIGHT, PAGE, SHADE, FigureStyle
 from orca_sweep.analysis.fonts import fit_labels, measure_width, wrap_text
 from orca_sweep.analysis.sheet import LINE, Slot, open_sheet
@@ -20,7 +20,7 @@ REACH = 4.0
 """Margins from the middle of a square to its side; what lies farther out ends in an arrow."""
 LABELS = 0.24
 """The largest share of the width for the names of the tasks."""
-MARKS: dict[Word | Verdict, tuple[str, str]] = {
+MARKS: dict[str, tuple[str, str]] = {
     "supports": ("o", "black"),
     "contradicts": ("X", "black"),
     "undecided": ("D", "white"),
@@ -28,8 +28,14 @@ MARKS: dict[Word | Verdict, tuple[str, str]] = {
     "supported": ("o", "black"),
     "contradicted": ("X", "black"),
     "mixed": ("^", "#b0b0b0"),
+    "not counted": (".", "#b0b0b0"),
+    "helps": ("P", "black"),
+    "does not help": ("P", "white"),
 }
-"""Marker and its fill: what a task says and what all tasks say together share a shape, and nothing else does."""
+"""Marker and its fill: what a task says and what all tasks say together share a shape, and nothing else does. A claim's own
+words have other shapes, since none of them is a yes or a no to the claim."""
+SHRINK = (1, 0.9, 0.8, 0.75)
+"""Sizes of the text in the squares, as shares of that of the sheet: 6 points are the least that journals take."""
 MAX_TASKS = 40
 MOST_LACKS = 10
 
@@ -91,7 +97,7 @@ def write_caption(answer: Answer) -> str:
         f" {_describe_n(answer)}; to the right of the line is better (of rank correlations: a lower OTDD goes with a better"
         f" result). Band: within the margin of the task; a square is {2 * REACH:g} margins wide, and arrows point at what lies"
         " farther out. Bars shorter than a mark are behind it. A null means smaller than the margin, not none."
-        f"{_describe_margins(answer)}{' A smoke sweep: believe no word.' if answer.smoke else ''} {answer.completeness}"
+        f"{_describe_margins(answer)} {answer.completeness}"
         f"{_count_hidden(answer)}"
     )
 
@@ -131,7 +137,7 @@ def _count_hidden(answer: Answer) -> str:
 
 
 def _draw_grid(slot: Slot, answer: Answer) -> None:
-    rows, size = _name_rows(answer), slot.style.font_size
+    rows, size = _name_rows(answer), _choose_size(slot, len(answer.columns))
     labels = fit_labels([name for name, _ in rows], LABELS * slot.width, size, 2)
     margins = fit_labels([f"margin {row.margin}" for _, row in rows], LABELS * slot.width, size, 1)
     widest = max(measure_width(line, size) for label in (*labels, *margins, "all tasks") for line in label.splitlines())
@@ -160,10 +166,18 @@ def _draw_grid(slot: Slot, answer: Answer) -> None:
     grid.axis.set_ylim(slot.height, 0)
 
 
+def _choose_size(slot: Slot, n_columns: int) -> float:
+    """Returns the size of the text in the squares: a smaller one if it makes room for words; that of the sheet if none does."""
+    usual = slot.style.font_size
+    room = (1 - LABELS) * slot.width / n_columns
+    sizes = [share * usual for share in SHRINK if measure_width("contradicts", share * usual) + 3 <= room]
+    return sizes[0] if sizes else usual
+
+
 def _finish_axes(slot: Slot, grid: _Grid, *, labels: Sequence[str], middles: Sequence[float]) -> None:
     axis, slot.has_rows = grid.axis, True
     n_columns = round(axis.get_xlim()[1])
-    axis.set_yticks(middles, labels)
+    axis.set_yticks(middles, labels, fontsize=grid.size)
     axis.set_xticks([])
     axis.tick_params(axis="y", length=0)
     axis.spines[["left", "bottom"]].set_visible(False)
@@ -181,7 +195,7 @@ def _write_heads(grid: _Grid, columns: Sequence[Column]) -> float:
     texts = [wrap_text(name, grid.column - 3, grid.size, 6) for name in names]
     bottom = grid.line * max(text.count("\n") + 1 for text in texts) + 0.2 * grid.line
     for k, text in enumerate(texts):
-        grid.axis.text(k + 0.5, bottom, text, ha="center", va="bottom")
+        grid.axis.text(k + 0.5, bottom, text, ha="center", va="bottom", fontsize=grid.size)
     grid.axis.set_xlim(0, len(columns))
     return bottom
 
@@ -189,8 +203,8 @@ def _write_heads(grid: _Grid, columns: Sequence[Column]) -> float:
 def _draw_verdicts(grid: _Grid, columns: Sequence[Column], y: float) -> None:
     """Draws the row over all tasks, between two lines."""
     for k, column in enumerate(columns):
-        tally = [f"{column.counts['supports']} of {column.n_tasks}", "support"] if column.n_tasks else [column.concerns]
-        lines = [column.verdict, "", *tally]
+        most = column.tally.partition(", ")[0] if column.n_tasks else column.concerns
+        lines = [column.verdict, "", *wrap_text(most, grid.column - 2, grid.size, 2).splitlines()]
         _write_lines(grid, lines, k, y)
         _draw_mark(grid, column.verdict, k + 0.5, _middle_of_bar(grid, y))
     for edge in (y - grid.row / 2, y + grid.row / 2):
@@ -199,20 +213,26 @@ def _draw_verdicts(grid: _Grid, columns: Sequence[Column], y: float) -> None:
 
 def _draw_square(grid: _Grid, square: Square, k: int, y: float) -> None:
     effect = square.effect
-    if square.concerns and not effect:
+    if square.word == "not concerned":
         text = square.concerns if grid.has_words else square.concerns.removesuffix(" only")
-        grid.axis.text(k + 0.5, y, text, ha="center", va="center", color=GREY)
+        grid.axis.text(k + 0.5, y, text, ha="center", va="center", color=GREY, fontsize=grid.size)
         return
     has_number = effect is not None and effect.is_known
     gain, n = "", ""
     if effect and has_number:
         gain, n = f"{'rho ' * effect.is_correlation}{effect.text}", f"n = {effect.n_seeds}"
-    _write_lines(grid, [square.word, "", gain, n], k, y)
+    name = name_mark(square)
+    _write_lines(grid, [name, "", gain, n], k, y)
     ends = [effect.scale_to_margin(value) for value in (effect.low, effect.gain, effect.high)] if effect else []
     if ends and all(map(math.isfinite, ends)):
-        _draw_interval(grid, square.word, ends, (k + 0.5, _middle_of_bar(grid, y)))
+        _draw_interval(grid, name, ends, (k + 0.5, _middle_of_bar(grid, y)))
     else:
-        _draw_mark(grid, square.word, k + 0.5, _middle_of_bar(grid, y))
+        _draw_mark(grid, name, k + 0.5, _middle_of_bar(grid, y))
+
+
+def name_mark(square: Square) -> str:
+    """Returns the word of a square that has a mark: the claim's own, unless the task does not count."""
+    return square.word if square.word in ("not counted", "not concerned") else square.label
 
 
 def _middle_of_bar(grid: _Grid, y: float) -> float:
@@ -224,17 +244,17 @@ def _write_lines(grid: _Grid, lines: Sequence[str], k: int, y: float) -> None:
     for i, text in enumerate(lines):
         fits = measure_width(text, grid.size) <= grid.column - 1
         if text and fits and grid.has_words:
-            grid.axis.text(k + 0.5, y + (i - 1.5) * grid.line, text, ha="center", va="center")
+            grid.axis.text(k + 0.5, y + (i - 1.5) * grid.line, text, ha="center", va="center", fontsize=grid.size)
 
 
-def _draw_mark(grid: _Grid, word: Word | Verdict, x: float, y: float) -> None:
+def _draw_mark(grid: _Grid, word: str, x: float, y: float) -> None:
     marker, face = MARKS[word]
     grid.axis.plot(
         [x], [y], marker, markerfacecolor=face, markeredgecolor="black", markersize=grid.mark
     )  # fmt: skip
 
 
-def _draw_interval(grid: _Grid, word: Word, ends: Sequence[float], middle: tuple[float, float]) -> None:
+def _draw_interval(grid: _Grid, word: str, ends: Sequence[float], middle: tuple[float, float]) -> None:
     """Draws the band of the margin, the interval, and the gain; what lies outside the square ends in an arrow."""
     x, y = middle
     scale, half = 0.46 / REACH, 0.42 * grid.line
@@ -254,7 +274,7 @@ def _make_handles(answer: Answer) -> list[Any]:
     """Returns what the legend shows: the mark of each word that the picture has."""
     from matplotlib.lines import Line2D
 
-    words = {square.word for square in answer.squares} | {column.verdict for column in answer.columns}
+    words = {name_mark(square) for square in answer.squares} | {column.verdict for column in answer.columns}
     labels: dict[tuple[str, str], list[str]] = {}
     for word in (word for word in MARKS if word in words):
         labels.setdefault(MARKS[word], []).append(word)

@@ -1,18 +1,19 @@
 """The claims by tasks as squares: what one square, one column and one row of the answer hold, made from findings."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from orca_sweep.analysis.claims import describe_column
 from orca_sweep.analysis.findings import CORRELATION, ClaimFinding, Claims, Judgement, TaskFinding
+from orca_sweep.analysis.over_tasks import describe_rule
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats.digits import Digits, format_interval, format_number
 from orca_sweep.stats.modes import Mode, as_cost
 
-Word = Literal["supports", "contradicts", "undecided", "not judged", "not concerned"]
+Word = Literal["supports", "contradicts", "undecided", "not judged", "not counted", "not concerned"]
 Verdict = Literal["supported", "contradicted", "mixed", "undecided", "not judged"]
 WORDS: tuple[Word, ...] = ("supports", "contradicts", "undecided", "not judged")
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "mixed", "undecided", "not judged")
@@ -72,6 +73,9 @@ class Square:
     task: str
     claim: str
     word: Word
+    """What it says of the claim; 'not counted' if the claim is about other tasks, and this one is only shown."""
+    label: str = ""
+    """What it says in the claim's own words, such as 'helps'; of a task that is not counted, too."""
     concerns: str = ""
     """'2D only', if the claim is not about this task."""
     effect: Effect | None = None
@@ -80,6 +84,8 @@ class Square:
     setting: str = ""
     lack: str = ""
     """Why it is not judged."""
+    add: str = ""
+    """What would decide it; empty if it is decided, or never can be."""
     detectable: float = NAN
     """The smallest effect that these rows could have shown, in the task's unit; NaN if unknown."""
 
@@ -98,12 +104,18 @@ class Column:
     verdict: Verdict
     counts: dict[Word, int]
     """Tasks by word."""
+    tally: str
+    """'4 of 6 support, 1 contradicts', or that the verdict rests on one task; empty if no task can be judged."""
+    rule: str
+    """What makes the verdict out of the tasks, as sentences."""
     share: float
     """Of the tasks that decide it, those that support it; with Wilson's interval."""
     share_low: float
     share_high: float
     lack: str
     """Why no task is concerned; empty if any is."""
+    add: str
+    """What to add then."""
     has_table: bool
     """Whether the claim has contrasts to show below."""
 
@@ -111,12 +123,6 @@ class Column:
     def n_tasks(self) -> int:
         """The tasks it concerns."""
         return sum(self.counts.values())
-
-    @property
-    def tally(self) -> str:
-        """'4 of 6 support it'."""
-        n = self.counts["supports"]
-        return f"{n} of {self.n_tasks} support{'s' * (n == 1)} it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,8 @@ class Lack:
     claims: tuple[str, ...]
     tasks: tuple[str, ...]
     """Empty if the claim has no task at all."""
+    add: str = ""
+    """What to add; empty if nothing helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +163,8 @@ class Answer:
     """The column that is compared, whether it is of test data, and which side is better."""
     metric: str
     n_sealed: int
-    smoke: tuple[str, ...]
-    """Spaces that ran in their smoke form: their numbers answer nothing."""
+    is_smoke: bool
+    """Whether any space ran in its smoke form: its numbers answer nothing."""
     bodies: tuple[str, ...]
     n_cells: int
     n_seeds: tuple[int, int]
@@ -165,6 +173,8 @@ class Answer:
     completeness: str
     notes: tuple[str, ...] = ()
     lacks: tuple[Lack, ...] = ()
+    additions: tuple[Lack, ...] = ()
+    """What would decide the undecided squares."""
     is_asked: bool = True
     """Whether the tables vary any field that a claim is about."""
 
@@ -197,7 +207,7 @@ def lay_out_claims(claims: Claims, results: Results) -> Answer:
         measured=describe_column(claims),
         metric=claims.column,
         n_sealed=claims.n_sealed,
-        smoke=results.smoke,
+        is_smoke=bool(results.smoke),
         bodies=tuple(dict.fromkeys(map(str, bodies))),
         n_cells=len(cells),
         n_seeds=(min(counts, default=0), max(counts, default=0)),
@@ -205,6 +215,7 @@ def lay_out_claims(claims: Claims, results: Results) -> Answer:
         completeness=claims.completeness,
         notes=claims.notes,
         lacks=_collect_lacks(columns, rows),
+        additions=_collect_additions(columns, rows),
         is_asked=any(path in results.factors for finding in claims.findings for path in finding.claim.needs),
     )
 
@@ -225,24 +236,58 @@ def _make_column(finding: ClaimFinding) -> Column:
         concerns=f"{claim.dims}D only" if claim.dims else "",
         verdict="not judged" if finding.kind == "cannot be judged" else finding.kind,
         counts=by_word,
+        tally=_count_words(finding, by_word),
+        rule=describe_rule(claim.least_share, 0, of_some=claim.of_some),
         share=share.share,
         share_low=share.low,
         share_high=share.high,
         lack="" if finding.tasks else finding.because,
-        has_table=any(task.judgements for task in finding.tasks),
+        add="" if finding.tasks else finding.add,
+        has_table=any(task.judgements for task in finding.shown),
     )
 
 
-def _make_square(finding: ClaimFinding, task: TaskFinding) -> Square:
+def _count_words(finding: ClaimFinding, counts: Mapping[Word, int]) -> str:
+    """Returns what the verdict rests on, in a few words."""
+    words = [("supports", "support"), ("contradicts", "contradict"), ("undecided", "undecided")]
+    n = {word: counts[word] for word, _ in words}
+    n_judged = sum(n.values())
+    if n_judged == 0:
+        return ""
+    if n_judged == 1:
+        (name,) = (task.task for task in finding.tasks if task.says != "cannot be judged")
+        text = f"rests on one task, {name}"
+    elif finding.claim.words:
+        own = finding.claim.words
+        shown = [(own["contradicts"], "contradicts"), (own["supports"], "supports"), ("undecided", "undecided")]
+        first, *rest = (f"{label} on {n[word]}" for label, word in shown if n[word])
+        text = ", ".join([f"{first} of {n_judged}", *rest])
+    else:
+        first, *rest = sorted((word for word in words if n[word[0]]), key=lambda word: -n[word[0]])
+        text = f"{n[first[0]]} of {n_judged} {_inflect(*first, n[first[0]])}"
+        text = ", ".join([text, *(f"{n[word[0]]} {_inflect(*word, n[word[0]])}" for word in rest)])
+    unjudged = counts["not judged"]
+    return f"{text}; {unjudged} not judged" if unjudged else text
+
+
+def _inflect(singular: str, plural: str, n: int) -> str:
+    return singular if n == 1 else plural
+
+
+def _make_square(finding: ClaimFinding, task: TaskFinding, concerns: str) -> Square:
     """Returns what a task says of a claim: the only reader of findings of tasks."""
+    is_counted = task in finding.tasks
     return Square(
         task=task.task,
         claim=finding.claim.id,
-        word=_word_of(task),
+        word=_word_of(task) if is_counted else "not counted",
+        label=task.word if task.says != "cannot be judged" else "not judged",
+        concerns="" if is_counted else concerns,
         effect=_make_effect(task.leading, task.mode) if task.leading else None,
         n_contrasts=len(task.judgements),
         setting=task.setting,
-        lack=task.unjudged.text if task.unjudged else "",
+        lack=task.unjudged.text if task.unjudged and is_counted else "",
+        add=task.add if is_counted else "",
         detectable=task.detectable,
     )
 
@@ -279,7 +324,7 @@ def _make_rows(findings: Sequence[ClaimFinding], columns: Sequence[Column], cell
 
 
 def _make_row(task: str, findings: Sequence[ClaimFinding], columns: Sequence[Column], cells: Sequence[Cell]) -> Row:
-    of_task = [next((each for each in finding.tasks if each.task == task), None) for finding in findings]
+    of_task = [next((each for each in finding.shown if each.task == task), None) for finding in findings]
     metric = metric_of(cells)
     margin = next((each.margin for each in of_task if each and each.margin), None)
     return Row(
@@ -292,7 +337,7 @@ def _make_row(task: str, findings: Sequence[ClaimFinding], columns: Sequence[Col
         margin_value=margin.value if margin and margin.limit is not None else NAN,
         margin_source=margin.source if margin else "",
         squares=tuple(
-            _make_square(finding, each)
+            _make_square(finding, each, column.concerns)
             if each
             else Square(task=task, claim=column.claim, word="not concerned", concerns=column.concerns)
             for finding, column, each in zip(findings, columns, of_task, strict=True)
@@ -305,21 +350,45 @@ def _make_row(task: str, findings: Sequence[ClaimFinding], columns: Sequence[Col
 
 def _collect_lacks(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack, ...]:
     """Returns each reason once, with all claims and tasks that it stops, those of most squares first."""
-    reasons: dict[str, list[tuple[str, str]]] = {}
-    for column in columns:
-        if column.lack:
-            reasons.setdefault(column.lack, []).append((column.claim, ""))
-    for square in (square for row in rows for square in row.squares if square.lack):
-        reasons.setdefault(square.lack, []).append((square.claim, square.task))
+    stopped = [(column.lack, column.add, column.claim, "") for column in columns if column.lack]
+    squares = [square for row in rows for square in row.squares]
+    stopped += [(square.lack, square.add, square.claim, square.task) for square in squares if square.lack]
+    return _group_lacks(stopped, columns, rows)
+
+
+def _collect_additions(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack, ...]:
+    """Returns what would decide the undecided squares, each addition once."""
+    squares = [square for row in rows for square in row.squares if square.word == "undecided"]
+    return _group_lacks([(square.add, "", square.claim, square.task) for square in squares if square.add], columns, rows)
+
+
+def _group_lacks(
+    stopped: Iterable[tuple[str, str, str, str]], columns: Sequence[Column], rows: Sequence[Row]
+) -> tuple[Lack, ...]:
+    """Groups (text, addition, claim, task) by text."""
+    reasons: dict[str, list[tuple[str, str, str]]] = {}
+    for text, *rest in stopped:
+        reasons.setdefault(text, []).append((rest[0], rest[1], rest[2]))
     lacks = [
         Lack(
             text=text,
-            claims=tuple(column.claim for column in columns if column.claim in {claim for claim, _ in stopped}),
-            tasks=tuple(row.task for row in rows if row.task in {task for _, task in stopped}),
+            claims=tuple(column.claim for column in columns if column.claim in {claim for _, claim, _ in of_text}),
+            tasks=tuple(row.task for row in rows if row.task in {task for _, _, task in of_text}),
+            add=_join_additions(of_text),
         )
-        for text, stopped in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        for text, of_text in sorted(reasons.items(), key=lambda item: -len(item[1]))
     ]
     return tuple(lacks)
+
+
+def _join_additions(of_text: Iterable[tuple[str, str, str]]) -> str:
+    """Returns what to add; if claims need different things, each with its claims."""
+    claims_of: dict[str, dict[str, None]] = {}
+    for add, claim, _ in of_text:
+        claims_of.setdefault(add, {})[claim] = None
+    if len(claims_of) == 1:
+        return next(iter(claims_of))
+    return "; ".join(f"claim {', '.join(claims)}: {add}" for add, claims in claims_of.items() if add)
 
 
 def describe_lack(lack: Lack, answer: Answer) -> str:

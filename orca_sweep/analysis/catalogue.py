@@ -289,7 +289,7 @@ def make_output(name: str, results: "Results", options: Mapping[str, Any] | None
         if option.parameter in own:
             look[option.parameter] = own.pop(option.parameter)
     if ANALYSES.get(name).has_figure:
-        own["style"] = read_style(**look)
+        own["style"] = replace(read_style(**look), notice=results.smoke_warning)
     output: Output = mark_output(load_analysis(name).make_output(results, **own), results)
     warning = "" if output.figure is None else explain_missing_letters(list_texts(output.figure))
     return replace(output, warnings=(*output.warnings, warning)) if warning else output

@@ -43,6 +43,8 @@ class FigureStyle:
     font_size: float = 8.0
     """In points, of everything but the caption, which is slightly smaller."""
     caption: bool = True
+    notice: str = ""
+    """A warning that the caption of every picture begins with."""
 
     def __post_init__(self) -> None:
         problems = [

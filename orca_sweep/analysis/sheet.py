@@ -354,5 +354,6 @@ def open_sheet(style: FigureStyle, caption: Callable[[], str] | str = "") -> Ite
     with use_look(style):
         sheet = Sheet(style=style, figure=Figure(figsize=(style.width, 1)))
         yield sheet
-        sheet.caption = caption if isinstance(caption, str) else caption()
+        text = caption if isinstance(caption, str) else caption()
+        sheet.caption = f"{style.notice} {text}".strip()
         sheet.lay_out()

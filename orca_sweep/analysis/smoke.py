@@ -8,7 +8,10 @@ from orca_sweep.results import Results
 
 
 def mark_output(output: Output, results: Results) -> Output:
-    """Returns what an analysis writes; if the rows are of a smoke sweep, every caption begins with that warning."""
+    """Returns what an analysis writes; if the rows are of a smoke sweep, every caption begins with that warning.
+
+    The caption within a picture begins with it by the ``notice`` of the style that the picture is drawn in.
+    """
     warning = results.smoke_warning
     if not warning:
         return output
@@ -18,6 +21,12 @@ def mark_output(output: Output, results: Results) -> Output:
 
 
 def mark_tables(tables: Sequence[Table], results: Results) -> tuple[Table, ...]:
-    """Returns tables; if the rows are of a smoke sweep, every caption begins with that warning."""
+    """Returns tables; if the rows are of a smoke sweep, every caption begins with that warning, and no note repeats it."""
     warning = results.smoke_warning
-    return tuple(replace(table, caption=f"{warning} {table.caption}") for table in tables) if warning else tuple(tables)
+    if not warning:
+        return tuple(tables)
+    return tuple(
+        replace(table, caption=f"{warning} {table.caption}", notes=tuple(note for note in table.notes if note != warning))
+        for table in tables
+    )
+

@@ -8,6 +8,7 @@ from pathlib import Path
 from orca_sweep.analysis.catalogue import choose_figures, find_figures
 from orca_sweep.errors import InputError, Problem, StorageError, refuse_argument
 from orca_sweep.registry import hint
+from orca_sweep.space.suites import list_sweep_folders, read_suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,16 @@ def write_report(
 
     from orca_sweep.analysis.report import (
         Asked,
+        Member,
         check_page_path,
         keep_read_columns,
         list_sources,
         make_page_parts,
         write_page,
     )
-    from orca_sweep.results import open_tables
+    from orca_sweep.results import open_tables, read_results
 
+    suite = read_suite(folder)
     check_page_path(target)
     with open_tables(folder, is_only_read=path is not None) as (tables, results):
         for note in results.notes:
@@ -77,12 +80,17 @@ def write_report(
             metric=options.metric,
             level=options.level,
             complete_pairs_only=options.complete_pairs,
-            figures=options.figures or choose_figures(results),
+            figures=options.figures or (None if suite else choose_figures(results)),
             made_at=options.made_at,
+            suite=suite.name if suite else "",
         )
         notes, sources = results.notes, list_sources(tables, results)
         results = keep_read_columns(replace(results, notes=()))
-        parts = make_page_parts(results, asked, sources)
+        members = [
+            Member(name=member.name, results=keep_read_columns(replace(read_results(member), notes=())))
+            for member in (list_sweep_folders(folder).folders if suite else ())
+        ]
+        parts = make_page_parts(results, asked, sources, members)
     with explain_refusals(target):
         n_bytes = write_page(target, parts)
     return Written(path=target, n_bytes=n_bytes, figures=tuple(asked.figures or ()), notes=notes)

@@ -12,15 +12,20 @@ import pytest
 from orca_sweep.analysis import answer as answers
 from orca_sweep.analysis import claims
 from orca_sweep.analysis.answer_figure import MARKS as SHAPES
-from orca_sweep.analysis.answer_record import choose_leading, lay_out_claims
+from orca_sweep.analysis.answer_record import lay_out_claims
+from orca_sweep.analysis.catalogue import make_output
 from orca_sweep.analysis.figure_style import read_style
-from orca_sweep.analysis.report import compute, page
+from orca_sweep.analysis.report import Asked, compute, make_page, page
 from orca_sweep.analysis.report.answer_page import MARKS, begins_with, lay_out_answer
 from orca_sweep.analysis.report.record import Additions
+from orca_sweep.analysis.study import CLAIMS
 from orca_sweep.analysis.writing import MINUS
 from tests.builders.answers import TASKS, suite
 from tests.builders.tables import cell_rows, in_memory, rows
 
+IDS = ("1", "2", "3", "4a", "4b", "5", "6", "7", "8")
+MARGINED = ("1", "2", "3", "4b", "5")
+"""Claims on differences, of which these tables have contrasts."""
 TWO = {name: TASKS[name] for name in ("digits", "vowels")}
 
 
@@ -57,31 +62,63 @@ def test_every_square_has_the_word_of_its_known_truth(six):
     words = {key: square.word for key, square in squares(six).items()}
     assert [words[task, "1"] for task in TASKS] == ["supports", "supports", "contradicts", *["not concerned"] * 3]
     assert [words[task, "2"] for task in TASKS] == [*["not concerned"] * 3, "supports", "contradicts", "undecided"]
-    assert [words[task, "3"] for task in TASKS][:3] == ["supports", "contradicts", "supports"]
-    assert [words[task, "5"] for task in TASKS] == ["contradicts", "supports"] * 1 + ["contradicts", "supports"] * 2
+    assert [words[task, "3"] for task in TASKS] == ["supports", "contradicts", "supports", *["not counted"] * 3]
+    assert [words[task, "4b"] for task in TASKS] == ["supports", "supports", "contradicts", *["supports"] * 3]
+    assert {words[task, claim] for task in TASKS for claim in ("4a", "7", "8")} == {"not judged"}
     assert {square.concerns for square in six.squares if square.word == "not concerned"} == {"1D only", "2D only"}
     column = columns(six)["3"]
-    assert (column.verdict, column.n_tasks, column.counts["supports"]) == ("mixed", 6, 5)
+    assert (column.verdict, column.n_tasks, column.counts["supports"]) == ("supported", 3, 2)
     assert (six.n_seeds, six.bodies) == ((5, 5), ("bundled-image", "bundled-text"))
+
+
+def test_a_claim_with_words_of_its_own_has_no_yes_and_no_in_its_squares(six):
+    labels = {square.task: square.label for square in six.squares if square.claim == "5"}
+    assert [labels[task] for task in TASKS] == ["helps", "does not help"] * 1 + ["helps", "does not help"] * 2
+    own = {word for claim in CLAIMS for word in claim.words.values()}
+    assert own == {"helps", "does not help"}
+    usual = {"supports", "contradicts", "undecided", "not judged", "mixed"}
+    for marks in (MARKS, SHAPES):
+        assert {marks[word] for word in own}.isdisjoint({marks[word] for word in usual})
+
+
+def test_tallies_say_on_what_a_verdict_rests(six, two):
+    tallies = {claim: column.tally for claim, column in columns(six).items()}
+    assert tallies["1"] == tallies["3"] == "2 of 3 support, 1 contradicts"
+    assert tallies["2"] == "1 of 3 supports, 1 contradicts, 1 undecided"
+    assert tallies["5"] == "helps on 3 of 6, does not help on 3"
+    assert tallies["7"] == ""
+    assert columns(answers.compute(two))["3"].tally == "rests on one task, digits"
+    assert answers.describe_rules(six).count("4 in 6") == 1
+    assert "Claim 5: The claim is supported if it holds on one task at least" in answers.describe_rules(six)
+
+
+def test_tasks_that_a_claim_is_not_about_are_shown_and_not_counted(six):
+    square = squares(six)["vowels", "3"]
+    assert (square.word, square.label, square.concerns) == ("not counted", "supports", "2D only")
+    assert square.effect and not square.add
+    assert answers.name_square(square) == "not counted (supports)"
+    assert columns(six)["3"].counts["supports"] == 2
+
+
+def test_what_would_decide_a_square_is_said_once_per_reason(six):
+    (lack,) = [lack for lack in six.lacks if lack.claims == ("4a",)]
+    assert lack.tasks == tuple(TASKS)
+    assert lack.add.startswith("cells with finetune.freeze none, body and embedder")
+    open_ones = {(square.task, square.claim) for square in six.squares if square.word == "undecided"}
+    named = [(task, claim) for lack in six.additions for task in lack.tasks for claim in lack.claims]
+    assert open_ones <= set(named)
+    assert len({lack.text for lack in six.additions}) == len(six.additions)
+    needs = {(line["task"], line["claim"]): line["needs"] for line in csv.DictReader(io.StringIO(answers.numbers(six)))}
+    assert needs["digits", "6"] == "more seeds: how many is not known for a rank correlation"
+    assert needs["digits", "1"] == ""
 
 
 def test_a_square_shows_the_contrast_that_decides(six):
     shown = {key: square.effect.contrast for key, square in squares(six).items() if square.effect}
     assert shown["terrain", "3"].startswith("proxy noise")
     assert shown["brain-tissue", "1"] == "embedder.epochs 60 against naive"
-    assert shown["brain-tissue", "4"] == "body frozen forever against embedder"
+    assert shown["brain-tissue", "4b"] == "body frozen forever against embedder"
     assert shown["vowels", "2"] == "embedder.epochs 60 against 5"
-
-
-def test_of_contrasts_that_each_decide_the_farthest_stands_for_the_task(two):
-    for finding in claims.compute(two).findings:
-        for task in finding.tasks:
-            leading = choose_leading(finding, task)
-            assert leading in task.judgements
-            if task.says == "supports" and finding.claim.id == "3":
-                assert abs(leading.estimate) == max(abs(j.estimate) for j in task.judgements)
-    finding = claims.compute(two).findings[0]
-    assert choose_leading(finding, replace(finding.tasks[0], judgements=())) is None
 
 
 def test_above_zero_is_better_whatever_the_metric(two):
@@ -94,7 +131,7 @@ def test_above_zero_is_better_whatever_the_metric(two):
         assert a.low <= a.gain <= a.high
         assert b.estimate == pytest.approx(-a.estimate)
         assert a.estimate == pytest.approx(a.gain if a.is_correlation else -a.gain)
-    frozen = squares(low)["digits", "4"].effect
+    frozen = squares(low)["digits", "4b"].effect
     assert frozen.gain == pytest.approx(-0.08, abs=0.01)
     assert frozen.scale_to_margin(frozen.gain) == pytest.approx(frozen.gain / 0.01)
 
@@ -104,47 +141,61 @@ def test_above_zero_is_better_whatever_the_metric(two):
 
 def test_the_first_two_sentences_answer_in_words(six, two):
     first, second = answers.write_summary(answers.compute(two))
-    assert first == "Of 6 claims, 3 are supported, 2 are contradicted and 1 is undecided."
-    assert second.startswith("Supported: Embedder training is no help (1), Any proxy will do (3), ")
-    assert second.endswith("; undecided: OTDD does not tell the result (6).")
+    assert first == "Of 9 claims, 3 are supported, 2 are contradicted, 1 is undecided and 3 are not judged."
+    assert second.startswith("Supported: 1. Embedder training useless (2D), 3. Proxy does not matter (2D), ")
+    assert second.endswith("; undecided: 6. OTDD not tied to error.")
     unknown = replace(six, columns=tuple(replace(column, verdict="not judged") for column in six.columns))
-    assert answers.write_summary(unknown)[0] == "None of the 6 claims can be judged from these rows."
+    assert answers.write_summary(unknown)[0] == "None of the 9 claims can be judged from these rows."
 
 
 def test_the_csv_has_a_line_per_square_in_units_and_in_margins(six):
     lines = list(csv.DictReader(io.StringIO(answers.numbers(six))))
-    assert len(lines) == 36
+    assert len(lines) == 54
     for line in lines:
         if line["word"] == "not concerned":
             assert line["concerns"] and not line["gain"]
+            continue
+        if line["claim"] in ("4a", "7", "8"):
+            assert line["not_judged_because"] and not line["gain"]
             continue
         least = 0.3 if line["claim"] == "6" else 0.01
         assert float(line["least_that_counts"]) == least
         for name in ("gain", "low", "high"):
             assert float(line[f"{name}_in_margins"]) == pytest.approx(float(line[name]) / least)
-    assert {line["origin"] for line in lines if line["claim"] == "6"} == {"ours"}
+    assert {line["claim"] for line in lines if line["origin"] == "ours"} == set("678")
+    assert {line["in_its_words"] for line in lines if line["claim"] == "5"} == {"helps", "does not help"}
 
 
 def test_the_tables_have_the_words_by_task_and_a_line_per_contrast(six):
     words, effects = answers.build_tables(six)
-    assert words.head == ("task", "margin", *"123456")
-    assert rows(words)[0][:5] == ("all tasks", "–", "mixed (2 of 3)", "mixed (1 of 3)", "mixed (5 of 6)")  # noqa: RUF001
+    assert words.head == ("task", "margin", *IDS)
+    over = rows(words)[0]
+    assert over[:3] == ("all tasks", "–", "supported: 2 of 3 support, 1 contradicts")  # noqa: RUF001
+    assert over[7] == "supported: helps on 3 of 6, does not help on 3"
     assert rows(words)[1][:4] == ("digits", "0.01", "supports", "1D only")
     assert len(rows(effects)) == 30
     assert answers.NULLS in words.caption
     assert "6 (ours): A lower OTDD" in words.caption
+    assert "at least 4 in 6 of the tasks" in words.caption
+    assert any(note.startswith("Not judged (all tasks; claim 4a): ") and "Remedy: cells with" in note for note in words.notes)
+    assert any(note.startswith("Undecided (") and "to decide it, add: more seeds" in note for note in words.notes)
 
 
 def test_without_margins_the_reason_stands_once(two):
     unmargined = answers.compute(replace(two, margins={}))
-    assert {square.word for square in unmargined.squares if square.claim in "12345"} == {"not judged", "not concerned"}
+    assert {square.word for square in unmargined.squares if square.claim in MARGINED} == {
+        "not judged",
+        "not concerned",
+        "not counted",
+    }
     (lack, *_) = unmargined.lacks
     assert "there is no margin" in lack.text
-    assert (lack.tasks, lack.claims) == (("digits", "vowels"), tuple("12345"))
+    assert (lack.tasks, lack.claims) == (("digits", "vowels"), MARGINED)
     assert unmargined.has_effects  # differences are known, only not judged
     shown = lay_out_answer(unmargined)
     assert [lack["letter"] for lack in shown["lacks"] if "there is no margin" in lack["text"]] == ["a"]
-    assert [square["reason"] for square in shown["rows"][0]["squares"][2:5]] == ["a"] * 3
+    assert [shown["rows"][0]["squares"][i]["reason"] for i in (0, 2, 4, 5)] == ["a"] * 4
+    assert lack.add.startswith("fix a margin in the space")
     assert math.isnan(unmargined.rows[0].margin_value) and unmargined.rows[0].margin == "none"
 
 
@@ -157,15 +208,20 @@ def write_texts(figure):
 
 def test_words_are_written_where_they_fit_and_shapes_say_them_elsewhere(six):
     texts = write_texts(answers.plot(six, read_style("page")))
-    assert texts.count("supports") == sum(square.word == "supports" for square in six.squares)
+    labels = [square.label for square in six.squares if square.word not in ("not counted", "not concerned")]
+    tallies = {"supports": texts.count("1 of 3")}  # its second line is the word
+    for word in ("supports", "contradicts", "helps"):
+        assert texts.count(word) - tallies.get(word, 0) == labels.count(word) > 0
+    assert texts.count("not counted") == texts.count("1D only") == texts.count("2D only") == 3
     assert texts.count("n = 5") == 30
-    assert texts.count("1D only") == texts.count("2D only") == 3
+    assert all(text.get_fontsize() >= 6 for axis in answers.plot(six, read_style("page")).axes for text in axis.texts)
     assert any(text.startswith(MINUS) for text in texts)
     small = answers.plot(six, read_style("column"))
     assert "supports" not in write_texts(small)
     assert write_texts(small).count("2D") == 3
     labels = [text.get_text() for axis in small.axes if axis.get_legend() for text in axis.get_legend().texts]
-    assert labels == ["supports, supported", "contradicts", "undecided", "mixed"]
+    said = ["supports, supported", "contradicts", "undecided", "not judged", "mixed", "not counted"]
+    assert labels == [*said, "helps", "does not help"]
     says = [SHAPES[word] for word in ("supports", "contradicts", "undecided", "not judged", "mixed")]
     assert len({marker for marker, _ in says}) == 5
     caption = answers.write_caption(six)
@@ -205,15 +261,16 @@ def test_a_page_of_several_tasks_begins_with_the_answer(two):
     answer = lay_out_claims(claims.compute(two), two)
     text = page(compute(two, additions=Additions(answer=answer, claims=tables)), ())
     header = Header(text)
-    assert header.text.index("Of 6 claims") < header.text.index(answers.NULLS) < header.text.index("all tasks")
+    assert header.text.index("Of 9 claims") < header.text.index(answers.NULLS) < header.text.index("all tasks")
     assert header.text.index("all tasks") < header.text.index("What matters in ORCA&#39;s recipe?")
     assert "2 tasks, 18 cells, 4 seeds each; bodies bundled-image, bundled-text." in header.text
     assert "1D only" in header.text and "Undecided: the interval" in header.text
+    assert "not counted alone: supports" in header.text
     aimed = {link[1:] for link in header.links if link.startswith("#claims-")}
-    assert len(aimed) == 6 and aimed <= set(header.ids)
+    assert len(aimed) == 7 and aimed <= set(header.ids)
     table = text.partition('<table class="answer')[2].partition("</table>")[0]
-    assert table.count("<td ") == 18
-    assert table.count('scope="col"') == 7 and table.count('scope="row"') == 3
+    assert table.count("<td ") == 27
+    assert table.count('scope="col"') == 10 and table.count('scope="row"') == 3
     assert text.count('href="#answer"') == 1
     downloads = compute(two, additions=Additions(answer=answer)).downloads
     assert downloads["answer.csv"] == answers.numbers(answer)
@@ -230,18 +287,34 @@ def test_pages_of_one_task_and_of_other_questions_begin_as_before(two):
     assert begins_with(answers.compute(two))
 
 
-def test_smoke_and_seal_are_said_above_the_table(two):
-    smoke = answers.compute(replace(two, spaces=("study-offline-smoke",)))
-    assert smoke.smoke == ("study-offline-smoke",)
-    text = Header(page_of(replace(two, n_sealed=3, metric="val_metric_best"), smoke=smoke.smoke)).text
-    assert text.index(answers.SMOKE) < text.index("Of 6 claims")
-    assert text.index("On validation data: the test metrics of") < text.index("all tasks")
-    assert answers.SMOKE in answers.build_tables(smoke)[0].notes
+def test_a_smoke_page_warns_once_and_a_sealed_one_says_so(two):
+    smoke = replace(two, smoke=("study-offline-smoke",))
+    smoke = replace(smoke, notes=(smoke.smoke_warning,), n_sealed=3, metric="val_metric_best")
+    text = make_page(smoke, Asked(figures=[]))
+    shown = text.partition("<script")[0]
+    assert shown.count('<p class="warn">Smoke sweep') == 1
+    assert shown.count(smoke.smoke_warning) == 2  # and in the methods, which are copied alone
+    header = Header(text).text
+    assert header.index("Smoke sweep") < header.index("Of 9 claims")
+    assert "On validation data: the test metrics of 3 trials are sealed." in header
+    files = compute(smoke, additions=Additions(answer=answers.compute(smoke))).downloads
+    assert files["answer.tex"].count("Smoke sweep") == files["answer.tex"].count("caption{") == 2
+    assert files["effects.tex"].count("Smoke sweep") == files["effects.tex"].count("caption{")
+
+
+@pytest.mark.parametrize("name", ["answer", "claims", "table_effects"])
+def test_everything_made_of_a_smoke_sweep_says_so_once(two, name):
+    smoke = replace(two, smoke=("study-offline-smoke",))
+    smoke = replace(smoke, notes=(smoke.smoke_warning,))
+    output = make_output(name, smoke)
+    texts = [" ".join((table.caption, *table.notes)) for table in output.tables]
+    texts += [output.caption, " ".join(" ".join(text.get_text() for text in output.figure.texts).split())]
+    assert [text.count("Smoke sweep") for text in texts] == [1] * len(texts)
 
 
 def test_no_two_words_share_a_sign():
-    says = [MARKS[word][0] for word in ("supports", "contradicts", "mixed", "undecided", "not judged")]
-    assert len(set(says)) == 5
+    says = [MARKS[word][0] for word in MARKS if word not in ("supported", "contradicted")]
+    assert len(set(says)) == len(says) == 8
 
 
 def test_reasons_have_letters_and_task_names_are_no_html(two):

@@ -14,13 +14,14 @@ from orca_sweep.analysis.report.making import (
     make_page_parts,
     write_page,
 )
-from orca_sweep.analysis.report.pictures import Picture, draw
+from orca_sweep.analysis.report.pictures import Member, Picture, draw
 from orca_sweep.analysis.report.record import NAME, Report, compute
 from orca_sweep.analysis.report.rendering import page
 
 __all__ = [
     "NAME",
     "Asked",
+    "Member",
     "Picture",
     "Report",
     "check_page_path",

@@ -9,13 +9,14 @@ from typing import Any
 from orca_sweep.analysis.answer import (
     NULLS,
     SIGNS,
-    SMOKE,
     UNDECIDED,
     describe_detectable,
+    describe_reason,
+    describe_rules,
     describe_run,
     write_summary,
 )
-from orca_sweep.analysis.answer_figure import REACH
+from orca_sweep.analysis.answer_figure import REACH, name_mark
 from orca_sweep.analysis.answer_record import Answer, Column, Effect, Row, Square, describe_lack
 from orca_sweep.analysis.figures import with_unit
 from orca_sweep.analysis.tables import describe_direction, name_tasks
@@ -35,8 +36,12 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "mixed": ("±", "mixed"),
     "undecided": ("?", "open"),
     "not judged": (NOTHING, "none"),
+    "not counted": (" ", "none"),
+    "helps": ("+", "plus"),
+    "does not help": ("0", "plus"),
 }
-"""The sign of each word, which is clear without colour, and its style class."""
+"""The sign of each word, which is clear without colour, and its style class. A claim's own words have other signs than yes and
+no, since none of them says yes or no to the claim."""
 FIELD = re.compile(r"\b[a-z_]+\.(?=[a-z])")
 """The room of a config field, which a narrow square leaves out."""
 
@@ -68,18 +73,19 @@ def lay_out_answer(answer: Answer | None) -> dict[str, Any] | None:
         "run": describe_run(answer),
         "measured": answer.measured,
         "level": format_percent(answer.level),
-        "smoke": SMOKE if answer.smoke else "",
         "n_sealed": answer.n_sealed,
         "nulls": NULLS,
         "undecided": UNDECIDED,
+        "rules": describe_rules(answer),
         "signs": SIGNS,
         "has_table": answer.has_effects,
         "columns": [_lay_out_column(column) for column in answer.columns],
         "rows": [_lay_out_row(row, answer.columns, names[row.task], reasons) for row in answer.rows],
         "lacks": [
-            {"letter": reasons[lack.text], "text": lack.text, "squares": describe_lack(lack, answer)}
+            {"letter": reasons[lack.text], "text": describe_reason(lack), "squares": describe_lack(lack, answer)}
             for lack in answer.lacks
         ],
+        "additions": [{"letter": "", "text": f"{lack.text}.", "squares": describe_lack(lack, answer)} for lack in answer.additions],
         "n_open": OPEN_LACKS,
         "reach": f"{REACH:g}",
     }
@@ -110,7 +116,7 @@ def _lay_out_column(column: Column) -> dict[str, Any]:
         "word": column.verdict,
         "mark": mark,
         "look": look,
-        "tally": column.concerns if not column.n_tasks else column.tally * (column.verdict != "not judged"),
+        "tally": column.tally if column.n_tasks else column.concerns,
     }
 
 
@@ -119,7 +125,8 @@ def _lay_out_row(row: Row, columns: Sequence[Column], name: str, reasons: Mappin
         "task": name,
         "whole": row.task,
         "dims": f"{row.dims}D" if row.dims else "",
-        "measure": f"{with_unit(row.metric, row.unit)}, {describe_direction(row.metric, row.mode)}",
+        "measure": f"{row.metric}, {describe_direction(row.metric, row.mode)}",
+        "unit": with_unit(row.metric, row.unit),
         "margin": row.margin,
         "margin_source": row.margin_source,
         "squares": [
@@ -131,22 +138,29 @@ def _lay_out_row(row: Row, columns: Sequence[Column], name: str, reasons: Mappin
 def _lay_out_square(square: Square, column: Column, reasons: Mapping[str, str]) -> dict[str, Any]:
     if square.word == "not concerned":
         return {"concerns": square.concerns, "column": column}
-    effect, (mark, look) = square.effect, MARKS[square.word]
+    effect, (mark, look) = square.effect, MARKS[name_mark(square)]
     is_known = effect is not None and effect.is_known
     return {
         "concerns": "",
         "column": column,
         "link": _link_to(column),
-        "word": square.word,
+        "word": name_mark(square),
+        "alone": square.label if square.word == "not counted" else "",
         "mark": mark,
         "look": look,
         "reason": reasons.get(square.lack, ""),
         "effect": effect if is_known else None,
+        "interval": effect.interval if effect and math.isfinite(effect.low) else "",
         "n": f"n = {effect.n_seeds}" if effect else "",
         "contrast": _shorten_contrast(effect) if effect else "",
         "bar": _make_bar(effect) if effect else None,
-        "could_show": describe_detectable(square) if math.isfinite(square.detectable) else "",
+        "could_show": describe_detectable(square) if _says_power(square) else "",
     }
+
+
+def _says_power(square: Square) -> bool:
+    """Whether a square says what it could have shown: the table of effects does so for all, a square where it is open."""
+    return square.word == "undecided" and math.isfinite(square.detectable)
 
 
 def _shorten_contrast(effect: Effect) -> str:

@@ -10,10 +10,9 @@ import pandas as pd
 from orca_sweep.analysis import claims, flattery, seed_noise
 from orca_sweep.analysis.answer_record import lay_out_claims
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.report.pictures import draw
+from orca_sweep.analysis.report.pictures import Member, draw, draw_members
 from orca_sweep.analysis.report.record import Additions, Source, compute
 from orca_sweep.analysis.report.rendering import render_page
-from orca_sweep.analysis.smoke import mark_tables
 from orca_sweep.analysis.writing import Table, check_replaceable, replace_whole
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results
@@ -37,6 +36,8 @@ class Asked:
     figures: Sequence[str] | None = None
     """Names of the figures to draw; None for all that the tables have data for."""
     made_at: str = ""
+    suite: str = ""
+    """The name of the suite that the tables are of, for the head of the page."""
 
 
 def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) -> str:
@@ -48,8 +49,11 @@ def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) ->
     return "".join(make_page_parts(results, asked, sources))
 
 
-def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = ()) -> Iterator[str]:
+def make_page_parts(
+    results: Results, asked: Asked, sources: Sequence[Source] = (), members: Sequence[Member] = ()
+) -> Iterator[str]:
     """Yields the page of ``make_page`` in parts, for ``write_page``: the whole text of a large sweep takes much memory.
+    Of a suite, ``members`` are its spaces: the figures of the study are drawn of each alone.
 
     Raises:
         InputError: as ``make_page``, before the first part.
@@ -57,7 +61,7 @@ def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = 
     Cost: 10,000 trials take about 10 CPU seconds and 400 MB.
     """
     results = replace(results, metric=asked.metric or results.metric, remembered={})
-    results = keep_read_columns(results)
+    results = leave_out_smoke_note(keep_read_columns(results))
     comparable = compared(results, asked.base)
     # The report has the notes.
     without_notes = replace(comparable, notes=()) if comparable.notes else comparable
@@ -70,13 +74,22 @@ def make_page_parts(results: Results, asked: Asked, sources: Sequence[Source] = 
         complete_pairs_only=asked.complete_pairs_only,
         additions=additions,
     )
-    return render_page(report, draw(comparable, report.effects, asked.figures))
+    if not members:
+        return render_page(report, draw(comparable, report.effects, asked.figures))
+    pictures = (*draw(comparable, report.effects, ()), *draw_members(members, asked.figures))
+    return render_page(report, pictures)
 
 
 def keep_read_columns(results: Results) -> Results:
     """Returns the tables without the columns of epochs that no page shows; keep nothing else to free their memory."""
     read = [name for name in READ_EPOCHS if name in results.epochs]
     return results if len(read) == len(results.epochs.columns) else replace(results, epochs=results.epochs[read])
+
+
+def leave_out_smoke_note(results: Results) -> Results:
+    """Returns the tables without the note of a smoke sweep: the head of the page has it."""
+    notes = tuple(note for note in results.notes if note != results.smoke_warning)
+    return results if len(notes) == len(results.notes) else replace(results, notes=notes)
 
 
 def _make_additions(results: Results, comparable: Results, asked: Asked, sources: tuple[Source, ...]) -> Additions:
@@ -91,8 +104,9 @@ def _make_additions(results: Results, comparable: Results, asked: Asked, sources
     return Additions(
         sources=sources,
         made_at=asked.made_at,
+        suite=asked.suite,
         answer=lay_out_claims(findings, comparable),
-        claims=mark_tables(claims.build_tables(findings), results),
+        claims=claims.build_tables(findings),
         flattery=flattery.build_tables(flattery.compute(comparable, asked.level)) if is_open else (),
         noise=_build_noise_tables(results, asked),
     )

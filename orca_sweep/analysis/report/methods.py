@@ -85,6 +85,7 @@ def _describe_design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
         repeated = "one cell was repeated" if len(repeats) == 1 else f"{len(repeats)} cells were repeated"
         yield f"To measure noise, {repeated} with {other_seeds} (A/A)."
     yield from _describe_fates(every)
+    yield results.smoke_warning  # the text may be copied without the head of the page
     yield from results.notes
 
 

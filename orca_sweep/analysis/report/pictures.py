@@ -7,12 +7,12 @@ become plain attributes (which a page that forbids inline styles also shows), an
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from orca_sweep.analysis import factor_effects, importance, table_effects
-from orca_sweep.analysis.catalogue import find_figures, load_analysis
+from orca_sweep.analysis.catalogue import choose_figures, find_figures, load_analysis
 from orca_sweep.analysis.figure_style import LOOK, FigureStyle, use_settings
 from orca_sweep.analysis.fonts import ignore_missing_letters
 from orca_sweep.analysis.table_effects import Effects
@@ -24,8 +24,11 @@ LINK = "http://www.w3.org/1999/xlink"
 FOREST = "Paired difference of every cell to its base cell"
 FACTORS = "Main effects and interactions"
 IMPORTANCE = "What each changed part is worth"
+MOST_PROBLEMS = 3
 PX_PER_PT = 1.5
 """Slightly larger than on paper, so that 8-point text is easy to read."""
+MOST_LINES = 60
+"""A forest plot with more lines is folded."""
 MOST_CHARS = 1_500_000
 """A figure with a longer SVG slows the page down and is too crowded to read."""
 SVG_LOOK = {**LOOK, "svg.fonttype": "none", "svg.hashsalt": "orca-sweep"}
@@ -46,11 +49,21 @@ class Picture:
     """What it shows, over how many trials, and what is missing."""
     svg: str = ""
     missing: str = ""
+    is_folded: bool = False
+    """Whether the page shows it only when asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A space of a suite, with the tables of its sweep."""
+
+    name: str
+    results: Results
 
 
 def draw(results: Results, effects: Effects | None, names: Sequence[str] | None = None) -> tuple[Picture, ...]:
     """Returns the forest plot of effects, then the named figures; without names, those that the tables have data for."""
-    pictures = [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: effects)]
+    pictures = [] if effects is None else [_draw_forest(effects)]
     for figure in find_figures():
         if names is None or figure.name in names:
             pictures.append(_make_picture(figure.name, figure.title, _compute_from(figure.name, results)))
@@ -58,6 +71,27 @@ def draw(results: Results, effects: Effects | None, names: Sequence[str] | None 
         pictures += _draw_design(results, effects)
     # A missing figure is only worth a note if the user named it.
     return tuple(picture for picture in pictures if picture.svg or (names is not None and picture.name in names))
+
+
+def _draw_forest(effects: Effects) -> Picture:
+    n_lines = sum(len(task.rows) for task in effects.tasks)
+    return replace(_make_picture(table_effects.NAME, FOREST, lambda: effects), is_folded=n_lines > MOST_LINES)
+
+
+def draw_members(members: Sequence[Member], names: Sequence[str] | None = None) -> tuple[Picture, ...]:
+    """Returns the figure that suits each space of a suite best, or those named that suit it; all are folded.
+
+    Spaces differ in fields that are no factors of all, so no figure of the study can show all of them at once.
+    """
+    titles = {figure.name: figure.title for figure in find_figures()}
+    pictures = []
+    for member in members:
+        fitting = [name for name in choose_figures(member.results) if name in titles]
+        for name in fitting[:1] if names is None else [name for name in fitting if name in names]:
+            title = f"{member.name}: {titles[name]}"
+            drawn = _make_picture(name, title, _compute_from(name, member.results), within=member.name)
+            pictures.append(replace(drawn, is_folded=True))
+    return tuple(pictures)
 
 
 def _draw_design(results: Results, effects: Effects) -> list[Picture]:
@@ -73,19 +107,27 @@ def _compute_from(name: str, results: Results) -> Callable[[], Any]:
     return lambda: load_analysis(name).compute(results)
 
 
-def _make_picture(name: str, title: str, compute: Callable[[], Any]) -> Picture:
+def _make_picture(name: str, title: str, compute: Callable[[], Any], *, within: str = "") -> Picture:
+    """Draws a figure; ``within`` is the space that it is of, if others of that name are on the page."""
     script = load_analysis(name)
     try:
         record = compute()
         figure, text = _draw_svg(script, record)
     except InputError as error:
-        return Picture(name=name, title=title, missing=" ".join(map(str, error.problems)))
+        return Picture(name=name, title=title, missing=_shorten_problems([str(each) for each in error.problems]))
     caption = script.write_caption(record)
-    svg = for_page(text, name, title, _describe_figure(figure, caption))
+    svg = for_page(text, "-".join(filter(None, (name, within))), title, _describe_figure(figure, caption))
     if len(svg) > MOST_CHARS:
         missing = f"It is too large for a page. Draw it as a file with 'orca-sweep analyse {name}'."
         return Picture(name=name, title=title, caption=caption, missing=missing)
     return Picture(name=name, title=title, caption=caption, svg=svg)
+
+
+def _shorten_problems(problems: Sequence[str]) -> str:
+    """Returns the first problems: combined spaces can have hundreds."""
+    n_hidden = len(problems) - MOST_PROBLEMS
+    more = [f"{n_hidden} more of this kind."] if n_hidden > 0 else []
+    return " ".join([*problems[:MOST_PROBLEMS], *more])
 
 
 def _draw_svg(script: Any, record: Any) -> tuple[Any, str]:

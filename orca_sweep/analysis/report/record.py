@@ -15,6 +15,7 @@ from orca_sweep.analysis.report.compute_statement import compute_statement
 from orca_sweep.analysis.report.methods import describe_methods
 from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
+from orca_sweep.analysis.smoke import mark_tables
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
 from orca_sweep.analysis.tables import count_ok, describe_direction, read_cells
@@ -23,6 +24,8 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 
 NAME = "report"
+MOST_NAMES = 3
+"""More spaces than these are folded, with their questions."""
 NO_FACTORS = (
     "No effects of factors, only of cells: the ok cells are neither all combinations of the levels, each with every seed, nor a"
     " regular fraction of them. 'orca-sweep analyse factor_effects' lists the gaps."
@@ -44,6 +47,8 @@ class Additions:
 
     sources: tuple[Source, ...] = ()
     """The files that the tables were read from."""
+    suite: str = ""
+    """The name of the suite that the tables are of."""
     made_at: str = ""
     """When the report was made. If empty, the report shows when the last trial ended: equal tables give equal reports."""
     answer: Answer | None = None
@@ -63,7 +68,10 @@ NO_ADDITIONS = Additions()
 class Head:
     """The head of the page: which sweeps, from which files, on which metric."""
 
-    names: tuple[str, ...]
+    title: str
+    """The names of the sweeps, or that of their suite."""
+    spaces: tuple[tuple[str, str], ...]
+    """Name and question of each space, if they are too many for the head of a page."""
     questions: tuple[str, ...]
     warning: str
     """That the rows are of a smoke sweep; else empty."""
@@ -169,7 +177,7 @@ def compute(
         trials=trials_json(results),
         curves=curves_json(results),
         quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in cells), level)),
-        downloads=_make_downloads(table, effects, additions.answer),
+        downloads=_make_downloads(results, table, effects, additions.answer),
     )
 
 
@@ -188,8 +196,11 @@ def _make_head(results: Results, table: ResultsTable, totals: Mapping[str, int],
     measures = "; ".join(
         f"{task.task}: {task.metric}, {describe_direction(task.metric, task.mode)}" for task in table.tasks
     )
+    names = tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",)
+    are_many = len(names) > MOST_NAMES
     return Head(
-        names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
+        title=additions.suite or (f"{len(names)} spaces" if are_many else ", ".join(names)),
+        spaces=tuple(dict(zip(results.spaces, results.questions, strict=True)).items()) if are_many else (),
         questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),
         warning=results.smoke_warning,
         state=count_ok(totals.get("ok", 0), sum(totals.values())),
@@ -241,17 +252,17 @@ def _never_sealed(results: Results) -> str:
     return "These tables have no test metric yet."
 
 
-def _make_downloads(table: ResultsTable, effects: Effects | None, answer: Answer | None) -> dict[str, str]:
-    texts = {
-        **(_download_answer(answer) if answer and begins_with(answer) else {}),
-        "results.csv": table_results.numbers(table),
-        "results.tex": format_latex(table_results.build_tables(table)),
-    }
-    if effects is None:
-        return texts
-    shown = table_effects.build_tables(effects)
-    return {"effects.csv": table_effects.numbers(effects), "effects.tex": format_latex(shown), **texts}
-
-
-def _download_answer(answer: Answer) -> dict[str, str]:
-    return {"answer.csv": answers.numbers(answer), "answer.tex": format_latex(answers.build_tables(answer))}
+def _make_downloads(
+    results: Results, table: ResultsTable, effects: Effects | None, answer: Answer | None
+) -> dict[str, str]:
+    """Returns the files of the page; each is read alone, so those of a smoke sweep say that it is one."""
+    shown: dict[str, tuple[str, Sequence[Table]]] = {}
+    if effects is not None:
+        shown["effects"] = (table_effects.numbers(effects), table_effects.build_tables(effects))
+    if answer and begins_with(answer):
+        shown["answer"] = (answers.numbers(answer), answers.build_tables(answer))
+    shown["results"] = (table_results.numbers(table), table_results.build_tables(table))
+    files: dict[str, str] = {}
+    for name, (numbers, tables) in shown.items():
+        files |= {f"{name}.csv": numbers, f"{name}.tex": format_latex(mark_tables(tables, results))}
+    return files

@@ -27,6 +27,8 @@ from orca_sweep.stats.modes import describe_mode
 PARTS = Path(__file__).resolve().parent / "page"
 SCRIPTS = ("elements.js", "theme.js", "tables.js", "chart.js", "curves.js", "trial.js", "downloads.js")
 """In the order in which they are joined: each uses those before it."""
+MOST_ROWS = 60
+"""A page of several tasks with more cells than this has the tables of each task folded."""
 FOLDED = 12
 """A task with more comparisons than this has its verdicts folded below their tally."""
 
@@ -54,6 +56,7 @@ def render_page(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
         realised=[_lay_out_realised(task) for task in report.realised if task.columns],
         marks=MARKS,
         folded=FOLDED,
+        are_many=len(report.matrices) > 1 and sum(len(matrix.rows) for matrix in report.matrices) > MOST_ROWS,
         interval=_name_interval(report.level),
         scales=describe_scales({task.task: task.bounds for task in report.table.tasks}),
         percent=format_percent(report.level),
