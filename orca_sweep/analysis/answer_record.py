@@ -359,7 +359,9 @@ def _collect_lacks(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack
 def _collect_additions(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Lack, ...]:
     """Returns what would decide the undecided squares, each addition once."""
     squares = [square for row in rows for square in row.squares if square.word == "undecided"]
-    return _group_lacks([(square.add, "", square.claim, square.task) for square in squares if square.add], columns, rows)
+    return _group_lacks(
+        [(square.add, "", square.claim, square.task) for square in squares if square.add], columns, rows
+    )
 
 
 def _group_lacks(

@@ -1,7 +1,10 @@
 """A plan in sentences: the same on a terminal, in Python, and in a notebook."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from orca_sweep.space.statements import TASKS, Statement, join_statements
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast, Stage
@@ -11,6 +14,10 @@ if TYPE_CHECKING:
 
 Ways = tuple[str, str]
 """How to learn the cost: if all of it is unknown, such as '--probe measures a few epochs', or a part."""
+LEGEND = (
+    "what the seeds can show: no p of an exact test is smaller; with 80% power, t tests detect or show as follows, after"
+    " Holm's correction; sd is the standard deviation of the paired difference"
+)
 
 
 def describe_plan(
@@ -26,10 +33,11 @@ def describe_plan(
         ways: how to learn the cost.
     """
     yield write_size(planned)
-    yield from _write_design(planned)
-    yield from _write_sizes(planned)
-    yield from (f"{term.topic}: {term.text}" for term in terms)
-    yield from _write_forecast(estimate, ways)
+    yield from describe_design(planned)
+    if planned.tuned:
+        yield f"{len(planned.trials) + planned.n_later} trials in all with those that tuning plans later"
+    yield from (term.write(planned.task_names) for term in join_statements(term.statement for term in terms))
+    yield from _write_forecast(estimate, planned.task_names, ways)
     yield from map("note: {}".format, notes)
 
 
@@ -51,7 +59,9 @@ def _count_merged(n: int) -> str:
     return f"{n} combinations are the same work as another and run once"
 
 
-def _write_sizes(planned: "Plan") -> Iterator[str]:
+def describe_design(planned: "Plan") -> Iterator[str]:
+    """Yields how the cells come about and what is fixed beforehand: design, A/A repeats, tuning, margins."""
+    yield from _write_design(planned)
     space = planned.space
     if space.aa:
         which = "the first cell" if len(planned.first_cells) == 1 else "the first cell of each task"
@@ -65,7 +75,7 @@ def _write_sizes(planned: "Plan") -> Iterator[str]:
         seeds = ", ".join(map(str, search.seeds))
         yield (
             f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds};"
-            f" the best on validation data is replicated: {len(planned.trials) + planned.n_later} trials in all"
+            " the best on validation data is replicated"
         )
     if space.margins:
         yield (
@@ -113,7 +123,7 @@ def _write_design(planned: "Plan") -> Iterator[str]:
             yield f"  {first} cannot be told from {' or '.join(aliases)}"
 
 
-def _write_forecast(estimate: "Forecast", ways: Ways) -> Iterator[str]:
+def _write_forecast(estimate: "Forecast", task_names: Sequence[str], ways: Ways) -> Iterator[str]:
     if estimate.n_done:
         yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
     if estimate.stages:
@@ -127,7 +137,7 @@ def _write_forecast(estimate: "Forecast", ways: Ways) -> Iterator[str]:
         yield write_cost(estimate, ways)
         if estimate.checkpoint_mib is not None:
             yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
-    yield from write_contrasts(estimate)
+    yield from (statement.write(task_names) for statement in state_contrasts(estimate))
 
 
 def write_stages(stages: Iterable["Stage"]) -> str:
@@ -139,33 +149,61 @@ def write_stages(stages: Iterable["Stage"]) -> str:
     return f"stages to compute, once for all trials that share them: {', '.join(counts)}"
 
 
-def write_contrasts(estimate: "Forecast") -> Iterator[str]:
-    """Yields what the seeds can show of each task."""
+def state_contrasts(estimate: "Forecast") -> list[Statement]:
+    """Returns what the seeds can show of each task."""
     from orca_sweep.config.naming import label_declarations
-
-    names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
-    for contrasts in estimate.contrasts:
-        yield f"{names[contrasts.task]}{_write_task_contrasts(contrasts)}"
-
-
-def _write_task_contrasts(contrasts: "Contrasts") -> str:
     from orca_sweep.stats import LEAST_PAIRS
 
+    names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
+    general = [
+        Statement(text=_write_seeds(contrasts), tasks=((names[contrasts.task], ""),))
+        for contrasts in estimate.contrasts
+    ]
+    particular = [
+        Statement(text=_write_known_spread(contrasts), tasks=((names[contrasts.task], _write_power(contrasts)),))
+        for contrasts in estimate.contrasts
+        if contrasts.spread and contrasts.n_seeds >= LEAST_PAIRS
+    ]
+    legend = [Statement(text=LEGEND)] if any(each.n_seeds >= LEAST_PAIRS for each in estimate.contrasts) else []
+    return join_statements([*legend, *general, *particular])
+
+
+def _write_seeds(contrasts: "Contrasts") -> str:
+    """Returns what the number of seeds allows, whatever the spread."""
+    from orca_sweep.analysis.writing import count_things
+    from orca_sweep.stats import LEAST_PAIRS
+
+    lead = f"each cell against the first of {TASKS}, {count_things(contrasts.n_seeds, 'seed')}:"
     if contrasts.n_seeds < LEAST_PAIRS:
-        seeds = "1 seed" if contrasts.n_seeds == 1 else f"{contrasts.n_seeds} seeds"
-        return f", {seeds}: no difference can be judged, at least {LEAST_PAIRS} seeds are needed"
-    smallest = f"p cannot fall below {contrasts.smallest_p:.3g}"
-    if contrasts.n_comparisons > 1:
-        smallest += f" ({contrasts.corrected_p:.3g} after Holm's correction for {contrasts.n_comparisons} comparisons)"
-    effect = f"{contrasts.smallest_effect:.2f} standard deviations of the paired difference"
-    if contrasts.spread is not None:
-        # Differences of unpaired draws have twice the variance; pairing can only help.
-        most = contrasts.smallest_effect * contrasts.spread * 2**0.5
-        effect += f" (about {most:.3g} or less, by the spread of earlier rows)"
+        return f"{lead} no difference can be judged, at least {LEAST_PAIRS} seeds are needed"
+    n, effect = contrasts.n_comparisons, f"{contrasts.smallest_effect:.2f} sd"
+    corrected = f" ({contrasts.smallest_p:.3g} before Holm's correction)" if n > 1 else ""
+    text = f"{lead} {count_things(n, 'comparison')}, p from {contrasts.corrected_p:.3g}{corrected}; detects {effect}"
+    if contrasts.largest_spread is None:
+        return text
     return (
-        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test detects effects of at least"
-        f" {effect} with 80% power"
+        f"{text}, {contrasts.margin:g} + {effect} beyond the margin; shows no meaningful difference if sd is below"
+        f" {contrasts.largest_spread:.2g}"
     )
+
+
+def _write_known_spread(contrasts: "Contrasts") -> str:
+    against = "" if contrasts.margin is None else f" against the margin of {contrasts.margin:g}"
+    return f"by the spread of earlier rows, {contrasts.n_seeds} seeds{against} are {TASKS}; pairing can only do better"
+
+
+def _write_power(contrasts: "Contrasts") -> str:
+    """Returns what the seeds can show with the spread that earlier rows have."""
+    from orca_sweep.stats.power import POWER
+
+    if contrasts.detectable is None or contrasts.chance_within is None or contrasts.n_seeds_within is None:
+        return f"enough for differences from {contrasts.smallest_effect * (contrasts.spread or 0) * 2**0.5:.2g}"
+    beyond = f"enough for differences from {contrasts.detectable:.2g}"
+    if contrasts.chance_within >= POWER:
+        return f"{beyond}, and to show that there is none that matters"
+    n = contrasts.n_seeds_within
+    needed = f"{n:.0f} seeds" if n < math.inf else "more than 1,000 seeds"
+    return f"{beyond}, but too few to show that there is none that matters ({contrasts.chance_within:.0%}; {needed} for 80%)"
 
 
 def write_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:

@@ -1,9 +1,10 @@
 """The plan of a suite in sentences: a line per space, then what they come to together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orca_sweep.api.describing import Ways, write_contrasts, write_cost, write_stages
+from orca_sweep.api.describing import Ways, describe_design, state_contrasts, write_cost, write_stages
+from orca_sweep.space.statements import Statement, join_spaces
 
 if TYPE_CHECKING:
     from orca_sweep.api.suites import SuitePlan
@@ -31,10 +32,26 @@ def describe_suite(plan: "SuitePlan", cost: "SuiteForecast", *, ways: Ways) -> I
         ways: how to learn the cost.
     """
     yield from _write_totals(cost, ways)
-    for member, alone in zip(plan.members, plan.cost.members, strict=True):
-        yield from (f"{member.name}: {text}" for text in write_contrasts(alone))
+    designs = {member.name: list(map(_state, describe_design(member.record))) for member in plan.members}
+    yield from join_members(plan, designs)
+    names = [member.name for member in plan.members]
+    yield from join_members(plan, dict(zip(names, map(state_contrasts, plan.cost.members), strict=True)))
     yield from plan.terms
     yield from map("note: {}".format, plan.warnings)
+
+
+def _state(text: str) -> Statement:
+    return Statement(text=text)
+
+
+def join_members(plan: "SuitePlan", by_space: Mapping[str, Sequence[Statement]]) -> list[str]:
+    """Returns statements on the spaces of a suite as sentences, each once.
+
+    Args:
+        plan: the plan of the suite.
+        by_space: the statements by the name of the space.
+    """
+    return join_spaces(by_space, {member.name: member.record.task_names for member in plan.members})
 
 
 def _write_totals(cost: "SuiteForecast", ways: Ways) -> Iterator[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orca_sweep.planning.terms import Term
     from orca_sweep.space import Plan
     from orca_sweep.space.documents import Document
+    from orca_sweep.space.statements import Statement
     from orca_sweep.store import Store
     from orca_sweep.trial import ResolvedTrial
 
@@ -96,7 +97,7 @@ def _find_done(plan: "Plan", folder: Path, folders: Sequence[Path]) -> "PlannedM
     return PlannedMember(plan=plan, is_done=is_done, added=tuple(dict.fromkeys(added)))
 
 
-def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
+def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list["Statement"]:
     """Returns what a person should know before launching a plan, a sentence each: what is missing, mixed, or has changed.
 
     Args:
@@ -106,6 +107,7 @@ def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
     """
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
+    from orca_sweep.space.statements import Statement, join_statements
     from orca_sweep.trial import (
         describe_inputs,
         describe_proxies,
@@ -141,7 +143,7 @@ def collect_notes(plan: "Plan", data_root: Path, folder: Path) -> list[str]:
         )
     trials = {id(trial.config): trial for trial in cells}
     confounds = find_confounds(plan, lambda cell: read_trial_facts(trials[id(cell)]))
-    return list(dict.fromkeys([*notes, *plan.notes, *confounds]))
+    return join_statements([*(Statement(text=text) for text in (*notes, *plan.notes)), *confounds])
 
 
 def _list_labelled(plan: "Plan", cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:

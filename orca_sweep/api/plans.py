@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from orca_sweep.planning.forecast import Forecast
     from orca_sweep.planning.terms import Term
+    from orca_sweep.space.statements import Statement
 
 MOST_CELLS_SHOWN = 20
 PROBE = ("probe() measures a few epochs", "probe() measures it")
@@ -103,9 +104,14 @@ class Plan:
         return store_root(self.store or str(self.folder / "store"))
 
     @cached_property
+    def notes(self) -> tuple["Statement", ...]:
+        """The warnings, with the tasks that each is about."""
+        return tuple(collect_notes(self.record, self.data, self.folder))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before launching, a sentence each: what is missing here, moves together, or has changed."""
-        return tuple(collect_notes(self.record, self.data, self.folder))
+        return tuple(note.write(self.record.task_names) for note in self.notes)
 
     def probe(self, say: Callable[[str], None] = print) -> None:
         """Runs a few epochs, on this machine, of each kind of trial whose cost no earlier row shows; then reads the cost again.

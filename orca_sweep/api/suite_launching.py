@@ -22,6 +22,7 @@ from orca_sweep.api.launching import (
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import Progress, Watch, choose_watches
 from orca_sweep.errors import InputError, Problem, refuse_argument
+from orca_sweep.space.statements import Statement, join_spaces
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -87,12 +88,8 @@ def join_texts(texts: Mapping[str, Sequence[str]]) -> list[str]:
     Args:
         texts: by the name of the member.
     """
-    names: dict[str, list[str]] = {}
-    for name, of_member in texts.items():
-        for text in dict.fromkeys(of_member):
-            names.setdefault(text, []).append(name)
-    every = len(texts) if len(texts) > 1 else 0
-    return [f"{'all spaces' if len(n) == every else ', '.join(n)}: {text}" for text, n in names.items()]
+    statements = {name: [Statement(text=text) for text in of_member] for name, of_member in texts.items()}
+    return join_spaces(statements, dict.fromkeys(texts, ()))
 
 
 def describe_suite_launch(run: SuiteRun) -> list[str]:

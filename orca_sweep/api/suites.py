@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orca_sweep.api.describing_suites import describe_suite, list_members
+from orca_sweep.api.describing_suites import describe_suite, join_members, list_members
 from orca_sweep.api.html import write_html
 from orca_sweep.api.launching import LOOPBACK, Destination, Run
 from orca_sweep.api.paths import read_path, read_text, real_path, store_root, sweep_folder
@@ -16,7 +16,7 @@ from orca_sweep.api.plans import PROBE, Plan
 from orca_sweep.api.progress import Progress
 from orca_sweep.api.spaces import PathLike, Space, check_max_trials
 from orca_sweep.api.stores import open_store
-from orca_sweep.api.suite_launching import SuiteRun, describe_former_members, join_texts, run_suite
+from orca_sweep.api.suite_launching import SuiteRun, describe_former_members, run_suite
 from orca_sweep.api.sweeps import Sweep
 from orca_sweep.errors import InputError, Problem, refuse_argument
 from orca_sweep.space.smoke import SUFFIX
@@ -133,7 +133,7 @@ class SuitePlan:
     def warnings(self) -> tuple[str, ...]:
         """What to know before launching, a sentence each after the names of the spaces that it is about."""
         former = describe_former_members(self.folder, self.manifest, [member.record for member in self.members])
-        return (*former, *join_texts({member.name: member.warnings for member in self.members}))
+        return (*former, *join_members(self, {member.name: member.notes for member in self.members}))
 
     @property
     def manifest(self) -> SuiteManifest:
@@ -143,8 +143,7 @@ class SuitePlan:
     @cached_property
     def terms(self) -> tuple[str, ...]:
         """What holds for the sweeps, a sentence each after the names of the spaces."""
-        texts = {m.name: [f"{term.topic}: {term.text}" for term in m.terms] for m in self.members}
-        return tuple(join_texts(texts))
+        return tuple(join_members(self, {m.name: [term.statement for term in m.terms] for m in self.members}))
 
     def probe(self, say: Callable[[str], None] = print) -> None:
         """Runs a few epochs, on this machine, of each kind of trial whose cost is unknown; then reads the cost again.

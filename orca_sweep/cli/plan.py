@@ -94,7 +94,7 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms
         "problems": [],
         "merged": planned.n_merged,
         "notes": notes,
-        "terms": [{"topic": term.topic, "text": term.text, "facts": dict(term.facts)} for term in terms],
+        "terms": _list_terms(terms),
         "design": planned.space.design.name,
         "resolution": planned.aliasing.resolution if planned.aliasing else None,
         "aliases": planned.aliasing.aliases if planned.aliasing else [],
@@ -102,6 +102,10 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str], terms
         "levels": {cell_id: dict(labels) for cell_id, labels in planned.labels.items()},
         "forecast": estimate,
     }
+
+
+def _list_terms(terms: Iterable["Term"]) -> list[dict[str, Any]]:
+    return [{"topic": term.topic, "text": term.text, "facts": dict(term.facts)} for term in terms]
 
 
 def _suite_as_json(plan: "SuitePlan", forecast: "SuiteForecast") -> dict[str, Any]:
@@ -114,6 +118,8 @@ def _suite_as_json(plan: "SuitePlan", forecast: "SuiteForecast") -> dict[str, An
             "trials": [trial.trial_id for trial in member.record.trials],
             "later": member.record.n_later,
             "margins": dict(member.record.space.margins),
+            "notes": member.warnings,
+            "terms": _list_terms(member.terms),
             "forecast": alone,
         }
         for member, alone in zip(plan.members, plan.cost.members, strict=True)

@@ -15,9 +15,18 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.planning.flops import FlopEstimate, estimate_flops
 from orca_sweep.results import validation_twin
-from orca_sweep.space import Plan
+from orca_sweep.space import Plan, Space
+from orca_sweep.space.margins import ALL
 from orca_sweep.space.prefixes import shared_epochs
-from orca_sweep.stats import LEAST_PAIRS, smallest_effect, smallest_p
+from orca_sweep.stats import (
+    LEAST_PAIRS,
+    chance_of_no_difference,
+    count_seeds_for_margin,
+    detectable_effect,
+    largest_spread_for_margin,
+    smallest_effect,
+    smallest_p,
+)
 from orca_sweep.store import Store, made_with
 from orca_sweep.trial import Records, StageNames, resolve_config, shared_stages
 
@@ -71,6 +80,20 @@ class Contrasts:
     """The effect detected with 80% power at 5% after Holm's correction, in standard deviations of the paired difference."""
     spread: float | None
     """Standard deviation of the validation metric over seeds, in earlier rows of the task and its bodies; None: unknown."""
+    margin: float | None = None
+    """The margin that the space fixes for the task, if any."""
+    largest_spread: float | None = None
+    """The largest standard deviation of the paired difference at which a difference of zero is shown to lie within the
+    margin with 80% power; None without a margin or below three seeds."""
+    detectable: float | None = None
+    """The smallest difference that is shown to lie beyond the margin with 80% power; None: margin or spread are unknown.
+
+    Differences of unpaired draws have twice the variance of the metric; pairing can only do better. The two fields below
+    assume the same."""
+    chance_within: float | None = None
+    """The probability that a difference of zero is shown to lie within the margin; None as above."""
+    n_seeds_within: float | None = None
+    """The fewest seeds with which that probability is 80%; infinite above 1,000, None as above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +396,8 @@ def _compute_contrasts(plan: Plan, rows: Sequence[Row]) -> Iterator[Contrasts]:
     for task, cells in plan.by_task.items():
         n_comparisons = len(cells) - 1
         if n_comparisons > 0:
+            bodies = {cell.body.name for cell in cells}
+            spread = _pool_spread(rows, task, bodies, validation_twin(plan.space.metric))
             yield Contrasts(
                 task=task,
                 n_seeds=n_seeds,
@@ -380,8 +405,28 @@ def _compute_contrasts(plan: Plan, rows: Sequence[Row]) -> Iterator[Contrasts]:
                 smallest_p=p,
                 corrected_p=min(1.0, n_comparisons * p),
                 smallest_effect=smallest_effect(n_seeds, n_comparisons) if n_seeds >= LEAST_PAIRS else math.nan,
-                spread=_pool_spread(rows, task, {cell.body.name for cell in cells}, validation_twin(plan.space.metric)),
+                spread=spread,
+                **_compare_with_margin(plan.space, task, n_comparisons, spread),
             )
+
+
+def _compare_with_margin(space: Space, task: str, n_comparisons: int, spread: float | None) -> dict[str, Any]:
+    """The fields of `Contrasts` about the margin of a task."""
+    margin, n_seeds = space.margins.get(task, space.margins.get(ALL)), len(space.seeds)
+    if margin is None:
+        return {}
+    if n_seeds < LEAST_PAIRS:
+        return {"margin": margin}
+    known = {"margin": margin, "largest_spread": largest_spread_for_margin(n_seeds, margin, n_comparisons)}
+    if not spread:
+        return known
+    sd = math.sqrt(2) * spread
+    return {
+        **known,
+        "detectable": detectable_effect(n_seeds, sd, margin, n_comparisons),
+        "chance_within": chance_of_no_difference(n_seeds, sd, margin, n_comparisons),
+        "n_seeds_within": count_seeds_for_margin(margin, sd, n_comparisons),
+    }
 
 
 def _pool_spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> float | None:

@@ -13,6 +13,7 @@ from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.planning.forecast import Forecast
 from orca_sweep.space import Plan, Resources, Space
 from orca_sweep.space.records import Checkpoints, OutcomeRule
+from orca_sweep.space.statements import TASKS, Statement
 from orca_sweep.trial import ResolvedTrial
 
 HOURS = {"hours": "trial_hours", "cpu_hours": "cpu_hours", "gpu_hours": "gpu_hours"}
@@ -29,6 +30,13 @@ class Term:
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The same as values, for scripts."""
+    shared: Statement | None = None
+    """If several tasks may have the term: the sentence that is the same for all of them."""
+
+    @property
+    def statement(self) -> Statement:
+        """The term as a sentence that can be joined with those of other tasks and spaces."""
+        return self.shared or Statement(text=f"{self.topic}: {self.text}")
 
 
 def list_terms(plan: Plan, estimate: Forecast, trials: Sequence[ResolvedTrial]) -> list[Term]:
@@ -101,13 +109,24 @@ def _describe_data(plan: Plan, trials: Sequence[ResolvedTrial]) -> Iterator[Term
     for trial in trials:
         n = trial.config.data.n_train
         if n is not None:
-            sizes.setdefault(plan.names[trial.config.task], {})[n] = trial.task.n_train_max
+            sizes.setdefault(plan.names[trial.config.task], {})[n] = trial.n_training_samples
     for task, by_size in sizes.items():
-        most = next(iter(by_size.values()))
-        rest = "not known here: a trial fails if there are fewer" if most is None else f"{most} there are"
-        numbers = ", ".join(map(str, by_size))
-        text = f"{numbers} training samples of {task} ({'of the ' if most is not None else 'how many there are is '}{rest})"
-        yield Term(topic="data.n_train", text=text, facts={"task": task, "n_train": list(by_size), "n_most": most})
+        n_most = next(iter(by_size.values()))
+        part = _write_sizes(list(by_size), n_most)
+        yield Term(
+            topic="data.n_train",
+            text=f"{part} ({task})",
+            facts={"task": task, "n_train": list(by_size), "n_most": n_most},
+            shared=Statement(text=f"data.n_train, training samples: {TASKS}", tasks=((task, part),)),
+        )
+
+
+def _write_sizes(sizes: Sequence[int], n_most: int | None) -> str:
+    """Returns '20, 40 of 897', 'all 240', or '20 of an unknown number, and a trial fails if there are fewer'."""
+    if list(sizes) == [n_most]:
+        return f"all {n_most}"
+    numbers = ", ".join(map(str, sizes))
+    return f"{numbers} of {n_most or 'an unknown number, and a trial fails if there are fewer'}"
 
 
 # What runs, and in which order --------------------------------------------------------------------

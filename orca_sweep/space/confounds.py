@@ -22,6 +22,7 @@ from orca_sweep.config import (
 from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule, without_stepping
 from orca_sweep.config.labels import write_level
 from orca_sweep.space.records import Plan
+from orca_sweep.space.statements import TASKS, Statement, join_statements
 
 EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")
 """What sets the number of fine-tuning optimizer steps of a task."""
@@ -38,7 +39,7 @@ def read_own_facts(cell: TrialConfig) -> Facts:
     return read_facts(cell.flat())
 
 
-def find_confounds(plan: Plan, read: ReadFacts = read_own_facts) -> list[str]:
+def find_confounds(plan: Plan, read: ReadFacts = read_own_facts) -> list[Statement]:
     """Returns a warning for each difference between cells that could be mistaken for an effect or hide in one.
 
     Args:
@@ -46,15 +47,18 @@ def find_confounds(plan: Plan, read: ReadFacts = read_own_facts) -> list[str]:
         read: returns the facts of a cell; with those of its records, a knob that its task, body or objective lets idle is
             not taken for one that acts.
     """
-    warnings: list[str] = []
+    warnings: list[Statement] = []
     for task, cells in plan.by_task.items():
         columns = _Columns(cells, [plan.labels_of(cell) for cell in cells], read)
         name = plan.names[task]
-        warnings += _warn_moving_together(plan, name, columns)
-        warnings += _warn_unequal_steps(plan, name, columns)
+        texts = [
+            *_warn_moving_together(plan, columns),
+            *_warn_unequal_steps(plan, columns),
+            *_warn_schedule_rates(cells),
+        ]
+        warnings += [Statement(text=text, tasks=((name, ""),)) for text in texts]
         warnings += _warn_untried_rate(plan, name, columns)
-        warnings += _warn_schedule_rates(name, cells)
-    return list(dict.fromkeys([*warnings, *_warn_unequal_tuning(plan)]))
+    return join_statements([*warnings, *(Statement(text=text) for text in _warn_unequal_tuning(plan))])
 
 
 class _Columns:
@@ -98,20 +102,18 @@ class _Columns:
 # Fields that move together --------------------------------------------------------------------------
 
 
-def _warn_moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
+def _warn_moving_together(plan: Plan, columns: _Columns) -> Iterator[str]:
     """Warns of factors and settings under ``when`` that cannot be told apart, in all cells of a task or in some."""
     factors = list(plan.space.factors)
     ruled = sorted({path for rule in plan.space.when for path in rule.settings} - set(factors))
     warned: set[frozenset[str]] = set()
-    yield from _warn_in_every_cell([*factors, *ruled], task, columns, warned)
-    yield from _warn_beside_training([*factors, *ruled], task, columns, warned)
+    yield from _warn_in_every_cell([*factors, *ruled], columns, warned)
+    yield from _warn_beside_training([*factors, *ruled], columns, warned)
     for path in ruled:
-        yield from _warn_in_some_comparisons(factors, path, task, columns, warned=warned)
+        yield from _warn_in_some_comparisons(factors, path, columns, warned)
 
 
-def _warn_in_every_cell(
-    paths: Sequence[str], task: str, columns: _Columns, warned: set[frozenset[str]]
-) -> Iterator[str]:
+def _warn_in_every_cell(paths: Sequence[str], columns: _Columns, warned: set[frozenset[str]]) -> Iterator[str]:
     """Warns of fields whose levels correspond one to one, and notes the pairs in ``warned``."""
     linked: set[str] = set()
     for i, path in enumerate(paths):
@@ -120,7 +122,7 @@ def _warn_in_every_cell(
         if together and path not in linked:
             linked.update(together)
             warned.update(frozenset((path, other)) for other in together)
-            where = f"in every cell of {task}{' where both act' if 'acting' in links.values() else ''}"
+            where = f"in every cell of {TASKS}{' where both act' if 'acting' in links.values() else ''}"
             yield (
                 f"{path} and {' and '.join(together)} move together {where}: the effect of one cannot be separated from that"
                 " of the other. Cross them, or read a contrast as the effect of both."
@@ -149,9 +151,7 @@ def _are_one_to_one(pairs: Iterable[tuple[Any, Any]]) -> bool:
     return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
 
 
-def _warn_beside_training(
-    paths: Sequence[str], task: str, columns: _Columns, warned: set[frozenset[str]]
-) -> Iterator[str]:
+def _warn_beside_training(paths: Sequence[str], columns: _Columns, warned: set[frozenset[str]]) -> Iterator[str]:
     """Warns of fields that have one set of levels in naive cells and another where the embedder is trained."""
     training = embedder_training_fields()
     for path in (path for path in paths if path not in training):
@@ -163,15 +163,16 @@ def _warn_beside_training(
                 levels[trains].add(level)
         if all(levels.values()) and levels[True].isdisjoint(levels[False]):
             warned.update(frozenset((path, other)) for other in training)
+            naive, trained = _list_sorted(levels[False]), _list_sorted(levels[True])
             yield (
-                f"{TRAINING.capitalize()} and {path} move together in every cell of {task} (naive: {_list_sorted(levels[False])};"
-                f" trained: {_list_sorted(levels[True])}): a difference from naive may come from either. Give naive and"
-                " trained cells equal values, or read the contrast as the effect of both."
+                f"{TRAINING.capitalize()} and {path} move together in every cell of {TASKS} (naive: {naive}; trained: {trained}):"
+                " a difference from naive may come from either. Give naive and trained cells equal values, or read the contrast"
+                " as the effect of both."
             )
 
 
 def _warn_in_some_comparisons(
-    factors: Sequence[str], path: str, task: str, columns: _Columns, *, warned: set[frozenset[str]]
+    factors: Sequence[str], path: str, columns: _Columns, warned: set[frozenset[str]]
 ) -> Iterator[str]:
     """Warns of factors some of whose comparisons also change a field that a rule sets."""
     for subject, comparisons in _list_comparisons(factors, columns):
@@ -182,7 +183,7 @@ def _warn_in_some_comparisons(
         if n_mixed:
             what = "naive and trained cells" if subject == TRAINING else f"levels of {subject}"
             yield (
-                f"{n_mixed} of {n} comparisons between {what} in {task} also change {path}, which a rule of 'when' sets:"
+                f"{n_mixed} of {n} comparisons between {what} in {TASKS} also change {path}, which a rule of 'when' sets:"
                 f" such a difference may come from either. Set {path} alike in the cells to compare, or read these contrasts"
                 " as the effect of both."
             )
@@ -244,30 +245,31 @@ def _list_sorted(values: Iterable[Any]) -> str:
 # Effort and rates -----------------------------------------------------------------------------------
 
 
-def _warn_unequal_steps(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
+def _warn_unequal_steps(plan: Plan, columns: _Columns) -> Iterator[str]:
     """Warns of cells of a task with different numbers of optimizer steps, unless these are the only factors."""
     differing = [path for path in EFFORT if len(set(columns[path])) > 1]
     has_more_factors = any(path not in EFFORT for path in plan.space.factors)
     if differing and has_more_factors:
         numbers = "; ".join(f"{path} {_list_levels(columns[path])}" for path in differing)
         yield (
-            f"The cells of {task} are not matched in fine-tuning steps ({numbers}): compare only cells with equal values; any"
+            f"The cells of {TASKS} are not matched in fine-tuning steps ({numbers}): compare only cells with equal values; any"
             " other difference may come from the length of training."
         )
 
 
-def _warn_untried_rate(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
+def _warn_untried_rate(plan: Plan, task: str, columns: _Columns) -> Iterator[Statement]:
     """Warns of cells that all share the same untested learning rate: a difference may come from tuning."""
     rates, n_cells = set(columns["finetune.lr"]), len(columns.cells)
     if n_cells > 1 and len(rates) == 1 and "finetune.lr" not in plan.space.tune:
-        yield (
-            f"The {n_cells} cells of {task} share finetune.lr = {rates.pop():g}, and no other was tried: a difference"
-            " between them may come from tuning. Tune the rate within each cell (tune: {finetune.lr: {low: 1e-5, high: 1e-3,"
-            " log: true}}), make it a factor, or set it per level under 'when'."
+        text = (
+            f"All cells of a task share finetune.lr, and no other was tried: {TASKS}. A difference between them may come from"
+            " tuning. Tune the rate within each cell (tune: {finetune.lr: {low: 1e-5, high: 1e-3, log: true}}), make it a"
+            " factor, or set it per level under 'when'."
         )
+        yield Statement(text=text, tasks=((task, f"{rates.pop():g}"),))
 
 
-def _warn_schedule_rates(task: str, cells: Iterable[TrialConfig]) -> Iterator[str]:
+def _warn_schedule_rates(cells: Iterable[TrialConfig]) -> Iterator[str]:
     """Warns of freeze schedules that set learning rates or fresh starts if no cell freezes the same without them."""
     schedules: dict[tuple[Phase, ...], str] = {}
     asked = dict.fromkeys((c.finetune.freeze, c.finetune.freeze_epochs, c.finetune.epochs) for c in cells)
@@ -278,7 +280,7 @@ def _warn_schedule_rates(task: str, cells: Iterable[TrialConfig]) -> Iterator[st
     alone = [text for phases, text in schedules.items() if without_stepping(phases) not in plain]
     if alone and len(schedules) > 1:
         yield (
-            f"finetune.freeze {', '.join(alone)} in {task} sets learning rates or fresh starts as well as what is frozen, and"
+            f"finetune.freeze {', '.join(alone)} in {TASKS} sets learning rates or fresh starts as well as what is frozen, and"
             " no cell freezes the same without them: the effects cannot be separated. Add that cell."
         )
 

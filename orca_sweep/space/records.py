@@ -394,6 +394,11 @@ class Plan:
         tasks = label_declarations(dict.fromkeys(config.task for config in cells))
         return tasks | label_declarations(dict.fromkeys(config.proxy for config in cells))
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The label of each task."""
+        return tuple(self.names[task] for task in self.by_task)
+
     def labels_of(self, cell: TrialConfig) -> Mapping[str, str]:
         """Returns the labels of a config that is one of ``cells``."""
         return self.labels[self._ids[id(cell)]]

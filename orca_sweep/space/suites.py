@@ -16,7 +16,7 @@ from orca_sweep.errors import DamagedError, InputError, Problem, refuse_argument
 from orca_sweep.record_files import read_record_file
 from orca_sweep.space.manifest import MANIFEST
 from orca_sweep.space.margins import ALL
-from orca_sweep.space.records import Plan
+from orca_sweep.space.records import Plan, Resources
 from orca_sweep.store import write_json
 
 SUITE = "suite.json"
@@ -211,13 +211,14 @@ def _find_mixed_resources(plans: Sequence[Plan]) -> Iterator[Problem]:
     """
     known: dict[str, Plan] = {}
     for plan in plans:
-        resources, others = plan.space.resources, {}
+        resources = plan.space.resources
+        differing: dict[str, Resources] = {}
         for cell_id in sorted(_list_settings(plan)):
             other = known.setdefault(cell_id, plan)
             theirs = other.space.resources
             if (theirs.device, theirs.n_threads) != (resources.device, resources.n_threads):
-                others.setdefault(other.space.locate("resources"), theirs)
-        for where, theirs in others.items():
+                differing.setdefault(other.space.locate("resources"), theirs)
+        for where, theirs in differing.items():
             here = f"{resources.cpu:g} CPU and {resources.gpu:g} GPU here"
             rule = f"{here}, and {theirs.cpu:g} and {theirs.gpu:g} in {where}, but both spaces have some of the same trials."
             remedy = "Set the same in both, or run the spaces apart."

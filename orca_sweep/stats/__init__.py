@@ -58,6 +58,7 @@ from orca_sweep.stats.power import (
     count_seeds_for_margin,
     count_seeds_needed,
     detectable_effect,
+    largest_spread_for_margin,
 )
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import (
@@ -135,6 +136,7 @@ __all__ = [
     "judge_contrast",
     "judge_contrasts",
     "judge_factors",
+    "largest_spread_for_margin",
     "paired_contrast",
     "rank_correlation",
     "rho_p",

@@ -69,6 +69,27 @@ def count_seeds_for_margin(margin: float, sd: float, n_comparisons: int = 1, alp
     return _find_fewest(lambda n: chance_of_no_difference(n, sd, margin, n_comparisons, alpha=alpha) >= POWER)
 
 
+def largest_spread_for_margin(n: int, margin: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the largest standard deviation at which n pairs show a zero difference to lie within the margin with 80% power.
+
+    NaN below three pairs, and if the margin is not known; 0 for a margin of 0.
+    """
+    if n < LEAST_PAIRS or not margin >= 0:
+        return math.nan
+    return margin * _largest_spread(n, n_comparisons, alpha)
+
+
+@lru_cache(maxsize=4096)
+def _largest_spread(n: int, n_comparisons: int, alpha: float) -> float:
+    """The same for a margin of 1: with more spread, the probability only falls where it is high."""
+    from scipy.optimize import brentq
+
+    def compare_power(log_sd: float) -> float:
+        return chance_of_no_difference(n, math.exp(log_sd), 1.0, n_comparisons, alpha) - POWER
+
+    return math.exp(float(brentq(compare_power, -20, 20, xtol=1e-6)))
+
+
 def _find_fewest(is_enough: Callable[[int], bool]) -> float:
     """Returns the fewest pairs that are enough, if more are enough too (where few are far from enough, it may be otherwise)."""
     low, high = 1, 2

@@ -186,6 +186,7 @@ RECORDS = (
         licence="BSD-3-Clause",
         packages=("seglearn", "sklearn"),
         extra="1d",
+        n_train_by_split={0: 1109},
         normalise_inputs="channel",
         preparation="recorded",
         recipe={

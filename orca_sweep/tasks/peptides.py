@@ -103,6 +103,7 @@ RECORDS = (
         licence="BSD-3-Clause (package); UniProt: CC BY 4.0; APD3 names none",
         packages=("modlamp",),
         extra="1d",
+        n_train_by_split={0: 3674},
         codes=True,
         preparation="one-hot",
         recipe={

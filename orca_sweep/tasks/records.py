@@ -56,7 +56,9 @@ class Task:
     packages: tuple[str, ...] = ()
     extra: str | None = None
     n_train_max: int | None = None
-    """The number of training samples, if it is known without reading files."""
+    """The number of training samples, if it is known without reading files and every split has as many."""
+    n_train_by_split: Mapping[int, int] = field(default_factory=dict)
+    """The number of training samples by split seed, where it depends on the seed and is known for some."""
     published_sizes: tuple[int, int, int] | None = None
     """About how many samples of training, validation and test the published files give; None: not known. Only estimates of
     cost use them."""
@@ -92,6 +94,10 @@ class Task:
     def mode(self) -> Mode:
         """``min`` or ``max``: whether lower or higher values of the task's metric are better."""
         return METRICS.get(self.metric).mode
+
+    def count_training_samples(self, split_seed: int) -> int | None:
+        """Returns the number of training samples of a split; None if it is not known without reading files."""
+        return self.n_train_by_split.get(split_seed, self.n_train_max)
 
     @property
     def is_dense(self) -> bool:

@@ -93,6 +93,7 @@ RECORDS = (
         licence="nilearn calls the template's licence unknown; BSD-3-Clause (package)",
         packages=("nilearn",),
         extra="2d",
+        n_train_by_split={0: 344},
         normalise_inputs="channel",
         preparation="intensity by the scan's maximum",
         recipe={

@@ -61,11 +61,12 @@ def _find_missing_scaling(trial: ResolvedTrial) -> Iterator[Problem]:
 
 def _find_in_data(trial: ResolvedTrial) -> Iterator[Problem]:
     data, task = trial.config.data, trial.task
-    if task.n_train_max is not None and (data.n_train or 0) > task.n_train_max:
+    n_most = trial.n_training_samples
+    if n_most is not None and (data.n_train or 0) > n_most:
         yield Problem(
             field="data.n_train",
             value=data.n_train,
-            rule=f"{task.name!r} has {task.n_train_max} training samples.",
+            rule=f"{task.name!r} has {n_most} training samples.",
             remedy="Ask for fewer.",
         )
     if data.normalise == "sample" and math.prod(task.sample_shape[1:]) == 1:

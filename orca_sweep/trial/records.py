@@ -26,6 +26,12 @@ class ResolvedTrial:
     proxy: Proxy
     objective: Objective
 
+    @property
+    def n_training_samples(self) -> int | None:
+        """How many training samples the task has; None if it is not known without reading files."""
+        splits_vary = self.config.seed_varies in ("data-split", "everything")
+        return self.task.n_train_max if splits_vary else self.task.count_training_samples(self.config.data.split_seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRecords:

@@ -81,7 +81,9 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     assert "2 cells x 1 seed = 2 trials; 2 combinations are the same work" in done.stdout
     assert "Not here: task 'ninapro' needs the file" in done.stdout
     assert "One seed has no interval" in done.stdout
-    assert "The 2 cells of ninapro share finetune.lr = 0.0001, and no other was tried" in done.stdout.replace("\n", " ")
+    assert "All cells of a task share finetune.lr, and no other was tried: 0.0001 (ninapro)" in done.stdout.replace(
+        "\n", " "
+    )
     rule = "when: [{if: {proxy: mnist5k}, set: {finetune.lr: 2e-4}}]\n"
     path.write_text(path.read_text() + rule)
     assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")

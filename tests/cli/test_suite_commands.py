@@ -57,7 +57,7 @@ def test_a_plan_shows_each_space_and_what_they_come_to_together(folder, tmp_path
     assert ended.code == 0
     assert "space cells trials to run hours a 2 6 6 ? b 2 6 6 ?" in ended.text
     assert "2 spaces, 9 different trials (12 if each space ran its own): 0 done, 9 to run" in ended.text
-    assert "a: tiny, each cell against the first with 3 seeds" in ended.text
+    assert "all spaces: each cell against the first of tiny, 3 seeds: 1 comparison, p from 0.25; detects" in ended.text
     assert "if each trial made its own" in ended.text
     assert snapshot(tmp_path) == before
 

@@ -110,7 +110,9 @@ def test_rules_may_hold_for_one_schedule_alone_and_moving_together_is_seen(tmp_p
     freeze = {"finetune.freeze": ["body:4 > none", "body:7 > none"]}
     rule = "seeds: 2\nwhen: [{if: {finetune.freeze: 'body:7 > none'}, set: {finetune.lr: 1e-2}}]\n"
     made = plan_of(tmp_path, freeze, more=rule)
-    assert any("finetune.freeze and finetune.lr move together in every cell" in text for text in find_confounds(made))
+    assert any(
+        "finetune.freeze and finetune.lr move together in every cell" in str(text) for text in find_confounds(made)
+    )
 
 
 def test_a_fraction_of_two_schedules_is_balanced(tmp_path):

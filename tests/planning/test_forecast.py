@@ -204,7 +204,7 @@ def test_the_plan_warns_of_effects_that_cannot_be_separated(plan_of, text, words
     base = "base: {task: tiny, proxy: mnist5k}\n" if "proxy:" not in text else "base: {task: tiny}\n"
     text = text.replace("base: {proxy: mnist5k}\n", "")
     base = base if "embedder.lr" not in text or "factors: {proxy" in text else "base: {task: tiny, proxy: mnist5k}\n"
-    assert any(words in warning for warning in find_confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
+    assert any(words in str(warning) for warning in find_confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_plan_warns_of_effects_that_cannot_be_separated(plan_of, text, words
 )
 def test_the_plan_does_not_warn_of_effects_that_can_be_separated(plan_of, text):
     base = "" if "base:" in text else "base: {task: tiny}\n"
-    warnings = "\n".join(find_confounds(plan_of(f"{base}{text}seeds: 2\n")))
+    warnings = "\n".join(map(str, find_confounds(plan_of(f"{base}{text}seeds: 2\n"))))
     assert not any(words in warnings for words in ("move together", "tuning effort", "fresh starts")), warnings
 
 

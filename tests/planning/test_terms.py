@@ -137,9 +137,7 @@ def test_outcomes_resources_checkpoints_loggers_and_data_stand_in_the_plan(plan_
     ]
     assert texts["loggers"] == ["json, csv, tensorboard"]
     assert texts["order"] == ["every cell with seed 0, then every cell with seed 1, and so on, then the A/A cell"]
-    assert texts["data.n_train"] == [
-        "20 training samples of tiny (how many there are is not known here: a trial fails if there are fewer)"
-    ]
+    assert texts["data.n_train"] == ["20 of an unknown number, and a trial fails if there are fewer (tiny)"]
 
 
 def test_the_command_prints_terms_and_writes_them_as_json(write_space, tmp_path, monkeypatch, capsys):

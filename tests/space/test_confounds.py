@@ -19,7 +19,8 @@ def rules(*texts):
 
 def warnings_of(plan_of, text):
     """The warnings of a plan about fields that move together, without those about effort and untried rates."""
-    texts = find_confounds(plan_of(text + "seeds: 2\n"), lambda cell: read_trial_facts(resolve_config(cell)))
+    warnings = find_confounds(plan_of(text + "seeds: 2\n"), lambda cell: read_trial_facts(resolve_config(cell)))
+    texts = map(str, warnings)
     return [text for text in texts if "move together" in text or "also change" in text]
 
 

@@ -10,6 +10,7 @@ from orca_sweep.stats import (
     count_seeds_for_margin,
     count_seeds_needed,
     detectable_effect,
+    largest_spread_for_margin,
     smallest_effect,
 )
 
@@ -61,3 +62,12 @@ def test_what_is_not_known_stays_unknown_and_a_margin_of_zero_is_never_reached()
     assert chance_of_no_difference(9, 1.0, 0.0) == 0
     assert count_seeds_for_margin(0.0, 1.0) == math.inf == count_seeds_for_margin(0.001, 1.0)
     assert count_seeds_needed(1.0, 1.0) == 10
+
+
+@pytest.mark.parametrize(("n", "m", "margin"), [(3, 1, 0.03), (6, 4, 0.03), (30, 13, 2.0)])
+def test_the_largest_spread_for_a_margin_is_where_the_chance_is_four_in_five(n, m, margin):
+    sd = largest_spread_for_margin(n, margin, m)
+    assert chance_of_no_difference(n, sd, margin, m) == pytest.approx(0.8, abs=1e-4)
+    assert chance_of_no_difference(n, 1.05 * sd, margin, m) < 0.8 < chance_of_no_difference(n, 0.95 * sd, margin, m)
+    assert largest_spread_for_margin(n, 0.0, m) == 0
+    assert math.isnan(largest_spread_for_margin(2, margin)) and math.isnan(largest_spread_for_margin(n, math.nan))

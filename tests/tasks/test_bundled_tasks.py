@@ -53,8 +53,8 @@ def test_an_offline_task_has_declared_shapes_and_disjoint_seeded_splits(name):
         assert len(part) >= 50
     assert not set.intersection(*map(hash_samples, parts[:2])) | set.intersection(*map(hash_samples, parts[1:]))
     assert not hash_samples(parts[0]) & hash_samples(parts[2])
-    assert len(data.train) >= (task.n_train_max or task.recipe["data.n_train"])
-    assert task.n_train_max in (None, len(data.train))
+    assert len(data.train) == task.count_training_samples(0)
+    assert task.n_train_max is None or len(other.train) == task.n_train_max
 
 
 @pytest.mark.parametrize("name", [name for name in OFFLINE if TASKS.get(name).extra])
