@@ -186,9 +186,7 @@ def _build_words(answer: Answer) -> Table:
         NOTHING,
         *(f"{column.verdict}{f': {column.tally}' * bool(column.tally)}" for column in answer.columns),
     )
-    rows = tuple(
-        (row.task, row.margin, *map(name_square, row.squares)) for row in answer.rows
-    )
+    rows = tuple((row.task, row.margin, *map(name_square, row.squares)) for row in answer.rows)
     return Table(
         name=NAME,
         title="What every task says of every claim",

@@ -26,7 +26,8 @@ def mark_tables(tables: Sequence[Table], results: Results) -> tuple[Table, ...]:
     if not warning:
         return tuple(tables)
     return tuple(
-        replace(table, caption=f"{warning} {table.caption}", notes=tuple(note for note in table.notes if note != warning))
+        replace(
+            table, caption=f"{warning} {table.caption}", notes=tuple(note for note in table.notes if note != warning)
+        )
         for table in tables
     )
-

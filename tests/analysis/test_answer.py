@@ -177,7 +177,9 @@ def test_the_tables_have_the_words_by_task_and_a_line_per_contrast(six):
     assert answers.NULLS in words.caption
     assert "6 (ours): A lower OTDD" in words.caption
     assert "at least 4 in 6 of the tasks" in words.caption
-    assert any(note.startswith("Not judged (all tasks; claim 4a): ") and "Remedy: cells with" in note for note in words.notes)
+    assert any(
+        note.startswith("Not judged (all tasks; claim 4a): ") and "Remedy: cells with" in note for note in words.notes
+    )
     assert any(note.startswith("Undecided (") and "to decide it, add: more seeds" in note for note in words.notes)
 
 

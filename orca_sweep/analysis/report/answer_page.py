@@ -85,7 +85,9 @@ def lay_out_answer(answer: Answer | None) -> dict[str, Any] | None:
             {"letter": reasons[lack.text], "text": describe_reason(lack), "squares": describe_lack(lack, answer)}
             for lack in answer.lacks
         ],
-        "additions": [{"letter": "", "text": f"{lack.text}.", "squares": describe_lack(lack, answer)} for lack in answer.additions],
+        "additions": [
+            {"letter": "", "text": f"{lack.text}.", "squares": describe_lack(lack, answer)} for lack in answer.additions
+        ],
         "n_open": OPEN_LACKS,
         "reach": f"{REACH:g}",
     }
