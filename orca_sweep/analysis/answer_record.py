@@ -263,13 +263,12 @@ def _count_words(finding: ClaimFinding, counts: Mapping[Word, int]) -> str:
             own["supports"]: "supports",
             "undecided": "undecided",
         }
-        one, *others = (f"{label} on {counts[word]}" for label, word in labels.items() if counts[word])
-        text = ", ".join([f"{one} of {n_judged}", *others])
+        first, *rest = (f"{label} on {counts[word]}" for label, word in labels.items() if counts[word])
+        text = ", ".join([f"{first} of {n_judged}", *rest])
     else:
-        first, *rest = sorted((word for word in PLURALS if counts[word]), key=lambda word: -counts[word])
-        text = ", ".join(
-            [_count_word(first, counts[first], f" of {n_judged}"), *(_count_word(w, counts[w]) for w in rest)]
-        )
+        words = sorted((word for word in PLURALS if counts[word]), key=lambda word: -counts[word])
+        totals = (f" of {n_judged}", *[""] * len(words))
+        text = ", ".join(_count_word(word, counts[word], of) for word, of in zip(words, totals, strict=False))
     unjudged = counts["not judged"]
     return f"{text}; {unjudged} not judged" if unjudged else text
 
