@@ -210,8 +210,8 @@ def describe_rules(answer: Answer) -> str:
     for column in answer.columns:
         claims_of.setdefault(column.rule, []).append(column.claim)
     usual = max(claims_of, key=lambda rule: len(claims_of[rule]))
-    others = [f"Claim {', '.join(ids)}: {rule}" for rule, ids in claims_of.items() if rule != usual]
-    return " ".join([usual, *others])
+    special = [f"Claim {', '.join(ids)}: {rule}" for rule, ids in claims_of.items() if rule != usual]
+    return " ".join([usual, *special])
 
 
 def name_square(square: Square) -> str:

@@ -17,6 +17,7 @@ Word = Literal["supports", "contradicts", "undecided", "not judged", "not counte
 Verdict = Literal["supported", "contradicted", "mixed", "undecided", "not judged"]
 WORDS: tuple[Word, ...] = ("supports", "contradicts", "undecided", "not judged")
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "mixed", "undecided", "not judged")
+PLURALS: dict[Word, str] = {"supports": "support", "contradicts": "contradict", "undecided": "undecided"}
 NAN = math.nan
 
 
@@ -248,10 +249,8 @@ def _make_column(finding: ClaimFinding) -> Column:
 
 
 def _count_words(finding: ClaimFinding, counts: Mapping[Word, int]) -> str:
-    """Returns what the verdict rests on, in a few words."""
-    words = [("supports", "support"), ("contradicts", "contradict"), ("undecided", "undecided")]
-    n = {word: counts[word] for word, _ in words}
-    n_judged = sum(n.values())
+    """Returns what the verdict rests on, in a few words; empty if no task can be judged."""
+    n_judged = sum(counts[word] for word in ("supports", "contradicts", "undecided"))
     if n_judged == 0:
         return ""
     if n_judged == 1:
@@ -259,19 +258,24 @@ def _count_words(finding: ClaimFinding, counts: Mapping[Word, int]) -> str:
         text = f"rests on one task, {name}"
     elif finding.claim.words:
         own = finding.claim.words
-        shown = [(own["contradicts"], "contradicts"), (own["supports"], "supports"), ("undecided", "undecided")]
-        first, *rest = (f"{label} on {n[word]}" for label, word in shown if n[word])
+        labels: dict[str, Word] = {
+            own["contradicts"]: "contradicts",
+            own["supports"]: "supports",
+            "undecided": "undecided",
+        }
+        first, *rest = (f"{label} on {counts[word]}" for label, word in labels.items() if counts[word])
         text = ", ".join([f"{first} of {n_judged}", *rest])
     else:
-        first, *rest = sorted((word for word in words if n[word[0]]), key=lambda word: -n[word[0]])
-        text = f"{n[first[0]]} of {n_judged} {_inflect(*first, n[first[0]])}"
-        text = ", ".join([text, *(f"{n[word[0]]} {_inflect(*word, n[word[0]])}" for word in rest)])
+        words = sorted((word for word in PLURALS if counts[word]), key=lambda word: -counts[word])
+        totals = (f" of {n_judged}", *[""] * len(words))
+        text = ", ".join(_count_word(word, counts[word], of) for word, of in zip(words, totals, strict=False))
     unjudged = counts["not judged"]
     return f"{text}; {unjudged} not judged" if unjudged else text
 
 
-def _inflect(singular: str, plural: str, n: int) -> str:
-    return singular if n == 1 else plural
+def _count_word(word: Word, n: int, of: str = "") -> str:
+    """Returns '1 supports', or '4 of 6 support'."""
+    return f"{n}{of} {word if n == 1 else PLURALS[word]}"
 
 
 def _make_square(finding: ClaimFinding, task: TaskFinding, concerns: str) -> Square:

@@ -11,6 +11,9 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import NoiseMargin, aa_margin
 
+MOST_SPACES = 3
+"""More spaces than these are counted rather than named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Margin:
@@ -76,11 +79,16 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
             )
         elif fixed:
             spaces = [space for space, _ in fixed]
-            source = f"the space {spaces[0]}" if len(spaces) == 1 else f"the spaces {', '.join(spaces)}"
-            margins[task] = Margin(value=fixed[0][1], source=f"fixed in {source}", kind="fixed")
+            margins[task] = Margin(value=fixed[0][1], source=f"fixed in {_name_spaces(spaces)}", kind="fixed")
     if problems:
         raise InputError(problems)
     return margins
+
+
+def _name_spaces(spaces: Sequence[str]) -> str:
+    if len(spaces) > MOST_SPACES:
+        return f"{len(spaces)} spaces ({spaces[0]} and others)"
+    return f"the space {spaces[0]}" if len(spaces) == 1 else f"the spaces {', '.join(spaces)}"
 
 
 def margin_of(cells: Sequence[Cell], base: Cell | None, fixed: Mapping[str, Margin], level: float) -> Margin:

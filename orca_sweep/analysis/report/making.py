@@ -53,6 +53,7 @@ def make_page_parts(
     results: Results, asked: Asked, sources: Sequence[Source] = (), members: Sequence[Member] = ()
 ) -> Iterator[str]:
     """Yields the page of ``make_page`` in parts, for ``write_page``: the whole text of a large sweep takes much memory.
+
     Of a suite, ``members`` are its spaces: the figures of the study are drawn of each alone.
 
     Raises:
