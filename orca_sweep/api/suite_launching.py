@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from orca_sweep.api.launching import (
 )
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import Progress, Watch, choose_watches
-from orca_sweep.errors import InputError, Problem, refuse_argument
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.space.statements import Statement, join_spaces
 
 if TYPE_CHECKING:
@@ -215,24 +215,16 @@ class _SuiteWriter:
 @contextmanager
 def _hold_suite(folder: Path) -> Iterator[None]:
     """Refuses a second launch of the suite while one runs; removes the folder if nothing was written into it."""
-    from filelock import FileLock, Timeout
-
     from orca_sweep.space.suites import LOCK
+    from orca_sweep.sweep.running import hold_folder
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"cannot make this folder ({error.strerror})."
-        raise refuse_argument("out", folder, rule, "Choose another folder.") from None
-    try:
-        with FileLock(folder / LOCK, timeout=1):
+        with ExitStack() as stack:
+            hold_folder(folder, stack)
             yield
-    except Timeout:
-        rule = "another launch of this suite is writing here."
-        raise refuse_argument("out", folder, rule, "Wait for it, or choose another folder.") from None
     finally:
-        if made and os.listdir(folder) == [LOCK]:
+        if made and folder.is_dir() and os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
         for path in made:
             with suppress(OSError):  # not empty

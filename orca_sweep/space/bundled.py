@@ -1,5 +1,6 @@
 """The spaces and suites that are installed with the package, by name."""
 
+import os
 from pathlib import Path
 
 from orca_sweep.errors import InputError
@@ -44,14 +45,17 @@ def find_space(space: Path) -> Path:
     wrong with it.
 
     Raises:
-        InputError: for a plain word that is neither a file nor a bundled space; the message names the nearest space.
+        InputError: for a folder, a bundled suite, and a plain word that is neither a file nor a bundled space; then the
+            message names the nearest space.
     """
-    if not is_plain_word(space):
+    word, is_word = str(space), is_plain_word(space)
+    bundled = list_bundled_spaces() if is_word else {}
+    is_suite = is_word and word in list_bundled_suites()
+    if word not in bundled and (is_suite or os.path.isdir(space)):
+        kind = "suite of several spaces" if is_suite else "folder"
+        raise InputError(f"{word}: a {kind}, but this takes one space. Name one of its files.")
+    if not is_word:
         return space
-    word = str(space)
-    bundled = list_bundled_spaces()
-    if word in list_bundled_suites():
-        raise InputError(f"{word}: a suite of several spaces, but this takes one space. Name one of its files.")
     if word not in bundled:
         raise InputError(f"{word}: there is no such file, and no bundled space of that name. {hint(word, bundled)}")
     return bundled[word]

@@ -169,11 +169,16 @@ def _hold_folders(members: Sequence[Member]) -> Iterator[None]:
         InputError: with each folder that cannot be made, or that another launch holds.
     """
     with ExitStack() as stack:
-        _collect_problems(members, lambda member: _hold_folder(member.setup.out, stack))
+        _collect_problems(members, lambda member: hold_folder(member.setup.out, stack))
         yield
 
 
-def _hold_folder(out: Path, stack: ExitStack) -> None:
+def hold_folder(out: Path, stack: ExitStack) -> None:
+    """Makes a folder and holds its lock until the stack ends.
+
+    Raises:
+        InputError: if it cannot be made, or another launch holds it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -185,7 +185,7 @@ TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("factors: {proxy: [none, mnist5k]}\n", "The 2 cells of tiny share finetune.lr = 0.001"),
+        ("factors: {proxy: [none, mnist5k]}\n", "All cells of tiny share finetune.lr = 0.001, and no other was tried"),
         ("factors: {finetune.freeze: [none, body], finetune.epochs: [2, 4]}\ndesign: zip\n",
          "finetune.freeze and finetune.epochs move together in every cell of tiny"),
         ("factors: {finetune.freeze: [none, body]}\nwhen: [{if: {finetune.freeze: body}, set: {finetune.lr: 1e-2}}]\n",
@@ -242,7 +242,7 @@ def test_plan_prints_the_forecast_and_its_json_is_valid(write_space, tmp_path, m
         "embedder 2",
         "hours of trials one after another",
         "from 2 earlier rows",
-        "tiny, 2 seeds: no difference can be judged, at least 3 seeds are needed",
+        "each cell against the first of tiny, 2 seeds: no difference can be judged, at least 3 seeds are needed",
         "budget: trials 9 is below the plan: it stops the sweep after 9 of 13 trials, which is every cell with 1 of 2 seeds",
         "budget: gpu_hours 5 covers the 0 GPU-hours that are left",
         "resources: 1 CPU (1 thread), no GPU per trial (the default)",

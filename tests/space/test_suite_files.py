@@ -93,6 +93,10 @@ def test_bundled_suites_are_the_folders_with_spaces(folder, monkeypatch, tmp_pat
     assert find_sources([Path("study")]).files == find_sources([folder]).files
     with pytest.raises(InputError, match="study: a suite of several spaces, but this takes one space"):
         find_space(Path("study"))
+    for path in (folder, Path(".")):
+        with pytest.raises(InputError, match="a folder, but this takes one space. Name one of its files"):
+            find_space(path)
+    assert find_space(Path("alone")) == tmp_path / "alone.yaml"
     with pytest.raises(InputError, match="no bundled space or suite of that name. Did you mean 'study'?"):
         find_sources([Path("stduy")])
     # An earlier sweep's folder of that name holds no space, so the name still means what is bundled.
