@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.naive import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
-from orca_sweep.config import Facts, acts, embedder_training_fields
-from orca_sweep.config.freezing import states_length
+from orca_sweep.config import Facts, acts, body_training_fields, embedder_training_fields
+from orca_sweep.config.freezing import body_is_always_frozen, states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
@@ -128,6 +128,28 @@ def training_fields(cell: ConfiguredCell) -> frozenset[str]:
     return embedder_training_fields() & cell.settings.keys()
 
 
+def list_idle_fields(a: ConfiguredCell, b: ConfiguredCell, free: Collection[str]) -> frozenset[str]:
+    """Returns fields without effect in one of two cells because of a free field: no difference in them counts.
+
+    A body that is frozen for good, for example, has no dropout.
+    """
+    if FREEZE not in free or not (_is_body_frozen(a) or _is_body_frozen(b)):
+        return frozenset()
+    return body_training_fields()
+
+
+def _is_body_frozen(cell: ConfiguredCell) -> bool:
+    length = cell.settings.get(FREEZE_EPOCHS, UNKNOWN)
+    epochs = int(length) if length.isdecimal() else length
+    return body_is_always_frozen(cell.settings.get(FREEZE, UNKNOWN), epochs)
+
+
+def _are_equal(a: ConfiguredCell, b: ConfiguredCell, paths: Collection[str], free: Collection[str]) -> bool:
+    idle = list_idle_fields(a, b, free)
+    compared = [path for path in paths if path not in idle]
+    return _levels_key(a, compared) == _levels_key(b, compared)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskCells:
     """The cells of one task that have a replicate, those with the most usual setting first.
@@ -157,12 +179,11 @@ class TaskCells:
         """
         group = self._group_cells(frozenset(free))[_levels_key(cell, self.factors, free)]
         rest = [path for path in cell.settings if path not in free and path not in self.factors]
-        key = _levels_key(cell, rest)
         return [
             other
             for other in group
             if (other.space == cell.space and other.candidates.keys() == cell.candidates.keys())
-            or (other.candidates == cell.candidates and _levels_key(other, rest) == key)
+            or (other.candidates == cell.candidates and _are_equal(cell, other, rest, free))
         ]
 
     def _group_cells(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[ConfiguredCell]]:

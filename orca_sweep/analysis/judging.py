@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from orca_sweep.analysis.cells import TUNED, ConfiguredCell, TaskCells
+from orca_sweep.analysis.cells import TUNED, ConfiguredCell, TaskCells, list_idle_fields
 from orca_sweep.analysis.claim_records import Claim, Pair, Setting
 from orca_sweep.analysis.correlating import judge_correlations
 from orca_sweep.analysis.findings import ClaimFinding, Judgement, Lack, TaskFinding, Unjudged
@@ -306,7 +306,8 @@ def _choose_digits(groups: Sequence[Sequence[Pair]], contrasts: Sequence[Contras
 
 
 def _describe_other_differences(pair: Pair, free: Collection[str]) -> str:
-    levels = {path: (pair.a.level_of(path), pair.b.level_of(path)) for path in pair.a.settings if path not in free}
+    leave_out = {*free, *list_idle_fields(pair.a, pair.b, free)}
+    levels = {path: (pair.a.level_of(path), pair.b.level_of(path)) for path in pair.a.settings if path not in leave_out}
     return ", ".join(f"{path} {a} against {b}" for path, (a, b) in levels.items() if a != b)
 
 

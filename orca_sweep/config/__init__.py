@@ -24,6 +24,7 @@ from orca_sweep.config.knobs import (
 )
 from orca_sweep.config.schema import (
     acts,
+    body_training_fields,
     default_settings,
     embedder_training_fields,
     explain_unknown_knob,
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "TrialConfig",
     "acts",
+    "body_training_fields",
     "canonical_json",
     "default_settings",
     "digest",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from orca_sweep.config.acting import DEFAULT, EMBEDDER_TRAINS, Facts, When
+from orca_sweep.config.acting import BODY_TRAINS, DEFAULT, EMBEDDER_TRAINS, Facts, When
 from orca_sweep.config.knobs import BodyConfig, ContentConfig, TrialConfig
 from orca_sweep.registry import hint
 
@@ -181,6 +181,12 @@ def naive_settings() -> Mapping[str, Any]:
 def embedder_training_fields() -> frozenset[str]:
     """Returns the fields that act only where the embedder is trained."""
     return frozenset(path for path, rule in _ordered_rules() if rule.holds is EMBEDDER_TRAINS.holds)
+
+
+@lru_cache(maxsize=1)
+def body_training_fields() -> frozenset[str]:
+    """Returns the fields that act only where some of the body is trained."""
+    return frozenset(path for path, rule in _ordered_rules() if rule.holds is BODY_TRAINS.holds)
 
 
 def fields_of_level(path: str) -> tuple[str, ...]:

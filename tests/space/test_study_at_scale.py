@@ -157,7 +157,7 @@ def run(files, tmp_path_factory):
 def test_a_smoke_form_needs_only_what_comes_along(name, files):
     plan = read_plan(name, is_smoke=True)
     assert len(plan.cells) <= len(read_plan(name).cells)
-    assert [note for note in collect_notes(plan, files, files / "sweep") if note.startswith("Not here:")] == []
+    assert [note for note in collect_notes(plan, files, files / "sweep") if str(note).startswith("Not here:")] == []
     assert plan.by_task.keys() == read_plan(name).by_task.keys()
     assert plan.space.resources.gpu == 0
     assert {cell.body.name for cell in plan.cells} <= {"swin-micro", "roberta-micro"}
