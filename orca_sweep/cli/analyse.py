@@ -101,7 +101,7 @@ def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options:
     from orca_sweep.results import open_tables
 
     with open_tables(folder, is_only_read=out is not None) as (_, results):
-        notes = results.notes
+        notes = tuple(note for note in results.notes if note != results.smoke_warning)  # the output says it
         for note in notes:
             print(note, flush=True)
         output = analyse_results(replace(results, notes=()), analysis.name, options)  # files do not repeat the notes

@@ -339,13 +339,18 @@ def test_no_page_is_wider_than_its_window(opened, text, width):
     assert overflow(shown) == 0
 
 
+SIZES = """[...document.querySelectorAll('#answer *')]
+  .filter(e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+  .map(e => parseFloat(getComputedStyle(e).fontSize))"""
+"""Of all texts of the answer, in pixels."""
+
+
 @pytest.fixture(scope="module")
 def answered():
     """The page of a suite of six tasks, one with a long name, that begins with the answer."""
-    tasks = dict(TASKS)
-    return make_page(
-        suite({**tasks, "a-task-with-a-long-name-such-as-that-of-a-file": tasks.pop("vowels")}), Asked(figures=[])
-    )
+    tasks = {name: truths for name, truths in TASKS.items() if name != "vowels"}
+    tasks["a-task-with-a-long-name-such-as-that-of-a-file"] = TASKS["vowels"]
+    return make_page(suite(tasks), Asked(figures=[]))
 
 
 def test_the_answer_is_on_one_screen_on_a_desk(opened, answered):
@@ -353,6 +358,7 @@ def test_the_answer_is_on_one_screen_on_a_desk(opened, answered):
     table = shown.locator("table.answer").bounding_box()
     assert table["y"] + table["height"] < 900
     assert overflow(shown) == 0
+    assert min(shown.evaluate(SIZES)) >= 12
     shown.locator("table.answer tbody tr").nth(1).get_by_role("link", name="supports, digits, claim 3").click()
     # The details of a claim are folded until somebody wants them.
     assert shown.locator("#claims-3").is_visible()
@@ -367,7 +373,7 @@ def test_the_answer_on_a_phone_is_a_list_that_needs_no_scrolling_sideways(opened
     )
     assert shown.evaluate(wider) == 0
     square = shown.locator("table.answer tbody tr").nth(1).locator("td").nth(2)
-    assert square.locator(".of").inner_text() == "3. Any proxy will do"
+    assert square.locator(".of").inner_text() == "3. Proxy does not matter (2D)"
     assert "supports" in square.inner_text() and "n = 5" in square.inner_text()
     assert not shown.locator("table.answer thead th").first.is_visible() or (
         shown.locator("table.answer thead").bounding_box()["width"] <= 1
@@ -477,6 +483,8 @@ def test_downloads_are_the_tables_and_the_methods_are_copied(opened, results, te
 def test_2000_trials_open(opened):
     shown = opened(made_page(big_results()))
     assert shown.locator("a.sq").count() == 2000
+    for section in ("results", "completeness"):  # folded by task, since they are many
+        shown.locator(f"#{section} summary").first.click()
     shown.locator(".cells tbody tr").nth(3).hover()
     assert "n = " in shown.locator("#chart").inner_text()
     shown.locator("a.sq.failed").first.click()

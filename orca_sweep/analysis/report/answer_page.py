@@ -19,7 +19,7 @@ from orca_sweep.analysis.answer import (
 from orca_sweep.analysis.answer_figure import REACH, name_mark
 from orca_sweep.analysis.answer_record import Answer, Column, Effect, Row, Square, describe_lack
 from orca_sweep.analysis.figures import with_unit
-from orca_sweep.analysis.tables import describe_direction, name_tasks
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_direction, name_tasks
 from orca_sweep.analysis.writing import NOTHING, format_percent
 
 LEAST_TASKS = 2
@@ -127,7 +127,7 @@ def _lay_out_row(row: Row, columns: Sequence[Column], name: str, reasons: Mappin
         "task": name,
         "whole": row.task,
         "dims": f"{row.dims}D" if row.dims else "",
-        "measure": f"{row.metric}, {describe_direction(row.metric, row.mode)}",
+        "measure": _describe_measure(row),
         "unit": with_unit(row.metric, row.unit),
         "margin": row.margin,
         "margin_source": row.margin_source,
@@ -135,6 +135,11 @@ def _lay_out_row(row: Row, columns: Sequence[Column], name: str, reasons: Mappin
             _lay_out_square(square, column, reasons) for square, column in zip(row.squares, columns, strict=True)
         ],
     }
+
+
+def _describe_measure(row: Row) -> str:
+    """Returns 'error, lower is better'."""
+    return row.metric if row.metric == UNKNOWN_METRIC else f"{row.metric}, {describe_direction(row.metric, row.mode)}"
 
 
 def _lay_out_square(square: Square, column: Column, reasons: Mapping[str, str]) -> dict[str, Any]:
