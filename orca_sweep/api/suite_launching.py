@@ -21,7 +21,7 @@ from orca_sweep.api.launching import (
 )
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import Progress, Watch, choose_watches
-from orca_sweep.errors import InputError, Problem, refuse_argument
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.space.statements import Statement, join_spaces
 
 if TYPE_CHECKING:
@@ -182,23 +182,15 @@ class _SuiteWriter:
 @contextmanager
 def _hold_suite(folder: Path) -> Iterator[None]:
     """Refuses a second launch of the suite while one runs; removes the folder if nothing was written into it."""
-    from filelock import FileLock, Timeout
-
     from orca_sweep.space.suites import LOCK
+    from orca_sweep.store.locks import lock_folder
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = lock_folder(folder, LOCK, "another launch of this suite")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"cannot make this folder ({error.strerror})."
-        raise refuse_argument("out", folder, rule, "Choose another folder.") from None
-    try:
-        with FileLock(folder / LOCK, timeout=1):
-            yield
-    except Timeout:
-        rule = "another launch of this suite is writing here."
-        raise refuse_argument("out", folder, rule, "Wait for it, or choose another folder.") from None
+        yield
     finally:
+        lock.release()
         if made and os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
         for path in made:

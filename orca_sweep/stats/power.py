@@ -85,7 +85,7 @@ def _largest_spread(n: int, n_comparisons: int, alpha: float) -> float:
     from scipy.optimize import brentq
 
     def compare_power(log_sd: float) -> float:
-        return chance_of_no_difference(n, math.exp(log_sd), 1.0, n_comparisons, alpha) - POWER
+        return chance_of_no_difference(n, math.exp(log_sd), 1.0, n_comparisons, alpha=alpha) - POWER
 
     return math.exp(float(brentq(compare_power, -20, 20, xtol=1e-6)))
 
