@@ -17,6 +17,7 @@ from orca_sweep.api.progress import Progress
 from orca_sweep.api.stores import open_store
 from orca_sweep.api.sweeps import Sweep
 from orca_sweep.errors import Problem
+from orca_sweep.space.statements import Statement
 from orca_sweep.visible import LINES, escape_controls
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from orca_sweep.planning.forecast import Forecast
     from orca_sweep.planning.terms import Term
-    from orca_sweep.space.statements import Statement
 
 MOST_CELLS_SHOWN = 20
 PROBE = ("probe() measures a few epochs", "probe() measures it")
@@ -104,7 +104,7 @@ class Plan:
         return store_root(self.store or str(self.folder / "store"))
 
     @cached_property
-    def notes(self) -> tuple["Statement", ...]:
+    def notes(self) -> tuple[Statement, ...]:
         """The warnings, with the tasks that each is about."""
         return tuple(collect_notes(self.record, self.data, self.folder))
 

@@ -216,15 +216,15 @@ class _SuiteWriter:
 def _hold_suite(folder: Path) -> Iterator[None]:
     """Refuses a second launch of the suite while one runs; removes the folder if nothing was written into it."""
     from orca_sweep.space.suites import LOCK
-    from orca_sweep.sweep.running import hold_folder
+    from orca_sweep.store.locks import lock_folder
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = lock_folder(folder, LOCK, "another launch of this suite")
     try:
-        with ExitStack() as stack:
-            hold_folder(folder, stack)
-            yield
+        yield
     finally:
-        if made and folder.is_dir() and os.listdir(folder) == [LOCK]:
+        lock.release()
+        if made and os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
         for path in made:
             with suppress(OSError):  # not empty

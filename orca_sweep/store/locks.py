@@ -10,21 +10,48 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from orca_sweep.config import canonical_json
-from orca_sweep.errors import BusyError
+from orca_sweep.errors import BusyError, refuse_argument
 
 LEASE_S = 60.0
 """Seconds after which a lease is free unless it is renewed. Should two trials hold it, both compute the same bytes."""
 CONDITIONAL_CREATE = {"memory", "s3", "s3a", "gs", "gcs"}
 """File systems that can create a file only if none exists, in one step; S3 and GCS do so by a conditional request."""
+
+
+def lock_folder(folder: Path, name: str, holder: str) -> BaseFileLock:
+    """Makes the folder of a launch, and returns its lock, which is held until it is released.
+
+    Args:
+        folder: the folder.
+        name: of the lock's file in it.
+        holder: what else may hold the lock, such as 'another launch'.
+
+    Raises:
+        InputError: if the folder cannot be made, or something else holds the lock.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"cannot make this folder ({error.strerror})."
+        raise refuse_argument("out", folder, rule, "Choose another folder.") from None
+    try:
+        # A second of patience: `status` looks at the lock by taking it.
+        lock = FileLock(folder / name, timeout=1)
+        lock.acquire()
+    except Timeout:
+        remedy = "Wait for it, or choose another folder."
+        raise refuse_argument("out", folder, f"{holder} is writing here.", remedy) from None
+    return lock
 
 
 class _LeaseContent(TypedDict):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
 
 from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, first_line, refuse_argument
 from orca_sweep.results import find_earlier_levels, find_earlier_trials, read_record
@@ -25,6 +24,7 @@ from orca_sweep.space import Plan
 from orca_sweep.space.manifest import SweepManifest, make_manifest, write_manifest
 from orca_sweep.space.suites import LOCK
 from orca_sweep.store import Store
+from orca_sweep.store.locks import lock_folder
 from orca_sweep.sweep.checks import (
     RUNNING,
     check_address,
@@ -169,27 +169,12 @@ def _hold_folders(members: Sequence[Member]) -> Iterator[None]:
         InputError: with each folder that cannot be made, or that another launch holds.
     """
     with ExitStack() as stack:
-        _collect_problems(members, lambda member: hold_folder(member.setup.out, stack))
+        _collect_problems(members, lambda member: _hold_folder(member.setup.out, stack))
         yield
 
 
-def hold_folder(out: Path, stack: ExitStack) -> None:
-    """Makes a folder and holds its lock until the stack ends.
-
-    Raises:
-        InputError: if it cannot be made, or another launch holds it.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"cannot make this folder ({error.strerror})."
-        raise refuse_argument("out", out, rule, "Choose another folder.") from None
-    try:
-        # A second of patience: `status` looks at the lock by taking it.
-        stack.enter_context(FileLock(out / LOCK, timeout=1))
-    except Timeout:
-        remedy = "Wait for it, or choose another folder."
-        raise refuse_argument("out", out, "another launch is writing here.", remedy) from None
+def _hold_folder(out: Path, stack: ExitStack) -> None:
+    stack.callback(lock_folder(out, LOCK, "another launch").release)
 
 
 # Preparing ----------------------------------------------------------------------------------------

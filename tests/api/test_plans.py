@@ -32,7 +32,9 @@ def test_candidates_of_tuning_show_what_is_tuned():
     plan = plan_of(tune={"finetune.lr": [1e-3, 1e-4]})
     assert plan.trials["finetune.lr"].tolist() == [1e-3, 1e-4] * 2
     assert set(plan.trials["role"]) == {"search"}
-    assert "the best on validation data is replicated: 10 trials in all" in repr(plan)
+    assert "the best on validation data is replicated\n10 trials in all with those that tuning plans later\n" in repr(
+        plan
+    )
 
 
 def test_it_shows_the_cells_and_what_a_fraction_cannot_tell_apart():
@@ -44,7 +46,10 @@ def test_it_shows_the_cells_and_what_a_fraction_cannot_tell_apart():
     for text in (repr(plan), re.sub("<[^>]+>", "\n", plan._repr_html_())):
         assert "design fraction: 8 of 16 combinations, resolution 4" in text
         assert "embedder.epochs x finetune.freeze cannot be told from body.pretrain_fraction x finetune.lr" in text
-        assert text.count("margin") == text.count("0.02,") == 1 and text.count("A/A: the first cell again") == 1
+        assert (
+            text.count("margin fixed beforehand: 0.02,") == text.count("0.02 + ") == 1
+            and text.count("A/A: the first cell again") == 1
+        )
         assert all(cell_id in text for cell_id in plan.cells["cell_id"])
 
 

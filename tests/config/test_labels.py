@@ -149,7 +149,7 @@ def sweep(tmp_path_factory):
 def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(sweep, capsys):
     folder, made, results = sweep
     freezes, rates = SWEEP["finetune.freeze"], SWEEP["finetune.lr"]
-    plan_command.plan(folder / "space.yaml", out=folder)
+    plan_command.plan([folder / "space.yaml"], out=folder)
     summary._print_cells(results, summary.Console(width=200))
     shown = capsys.readouterr().out
     assert all(shown.count(level) >= 2 for level in ("body:4 > none", "body:7 > none", "1e-3"))

@@ -230,10 +230,10 @@ def test_files_of_one_name_in_two_sweeps_stay_apart_in_their_tables(plan_of, fil
 def test_plan_shows_names(write_space, files, capsys):
     from orca_sweep.cli.plan import plan
 
-    plan(write_space(SPACE), out=files / "out", data=files)
+    plan([write_space(SPACE)], out=files / "out", data=files)
     shown = capsys.readouterr().out
     assert "my digits" in shown and "shuffled:topics" in shown and "kind=" not in shown and "->" not in shown
     assert "margin fixed beforehand: 0.01 (my digits)" in shown and "proxy topics: 9 samples of 3 classes" in shown
-    plan(write_space(SPACE), as_json=True, out=files / "out", data=files)
+    plan([write_space(SPACE)], as_json=True, out=files / "out", data=files)
     text = json.loads(capsys.readouterr().out)["trials"][0]["config"]["task"]
     assert text.startswith(f"{files}/mine.npz ") and "name=my digits" in text.replace("'", "")

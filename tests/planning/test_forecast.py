@@ -185,7 +185,7 @@ TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("factors: {proxy: [none, mnist5k]}\n", "share finetune.lr, and no other was tried: 0.001 (tiny)"),
+        ("factors: {proxy: [none, mnist5k]}\n", "All cells of a task share finetune.lr, and no other was tried: 0.001 (tiny)"),
         ("factors: {finetune.freeze: [none, body], finetune.epochs: [2, 4]}\ndesign: zip\n",
          "finetune.freeze and finetune.epochs move together in every cell of tiny"),
         ("factors: {finetune.freeze: [none, body]}\nwhen: [{if: {finetune.freeze: body}, set: {finetune.lr: 1e-2}}]\n",
