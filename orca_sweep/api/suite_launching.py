@@ -220,14 +220,10 @@ def _hold_suite(folder: Path) -> Iterator[None]:
     """Refuses a second launch of the suite while one runs; removes the folder if nothing was written into it."""
     from filelock import FileLock, Timeout
 
-    from orca_sweep.space.suites import LOCK
+    from orca_sweep.space.suites import LOCK, make_result_folder
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"cannot make this folder ({error.strerror})."
-        raise refuse_argument("out", folder, rule, "Choose another folder.") from None
+    make_result_folder(folder)
     try:
         with FileLock(folder / LOCK, timeout=1):
             yield

@@ -16,7 +16,7 @@ from orca_sweep.errors import DamagedError, InputError, Problem, refuse_argument
 from orca_sweep.record_files import read_record_file
 from orca_sweep.space.manifest import MANIFEST
 from orca_sweep.space.margins import ALL
-from orca_sweep.space.records import Plan
+from orca_sweep.space.records import Plan, Resources
 from orca_sweep.store import write_json
 
 SUITE = "suite.json"
@@ -125,6 +125,19 @@ def list_former_members(folder: Path, suite: SuiteManifest) -> list[str]:
     return [name for name in names if name not in suite.members and os.path.lexists(folder / name / MANIFEST)]
 
 
+def make_result_folder(folder: Path) -> None:
+    """Makes the folder of a sweep or a suite; it may exist.
+
+    Raises:
+        InputError: if the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"cannot make this folder ({error.strerror})."
+        raise refuse_argument("out", folder, rule, "Choose another folder.") from None
+
+
 # Plans that run as one ---------------------------------------------------------------------------
 
 
@@ -211,13 +224,14 @@ def _find_mixed_resources(plans: Sequence[Plan]) -> Iterator[Problem]:
     """
     known: dict[str, Plan] = {}
     for plan in plans:
-        resources, others = plan.space.resources, {}
+        resources = plan.space.resources
+        conflicts: dict[str, Resources] = {}
         for cell_id in sorted(_list_settings(plan)):
             other = known.setdefault(cell_id, plan)
             theirs = other.space.resources
             if (theirs.device, theirs.n_threads) != (resources.device, resources.n_threads):
-                others.setdefault(other.space.locate("resources"), theirs)
-        for where, theirs in others.items():
+                conflicts.setdefault(other.space.locate("resources"), theirs)
+        for where, theirs in conflicts.items():
             here = f"{resources.cpu:g} CPU and {resources.gpu:g} GPU here"
             rule = f"{here}, and {theirs.cpu:g} and {theirs.gpu:g} in {where}, but both spaces have some of the same trials."
             remedy = "Set the same in both, or run the spaces apart."

@@ -23,7 +23,7 @@ from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, f
 from orca_sweep.results import find_earlier_levels, find_earlier_trials, read_record
 from orca_sweep.space import Plan
 from orca_sweep.space.manifest import SweepManifest, make_manifest, write_manifest
-from orca_sweep.space.suites import LOCK
+from orca_sweep.space.suites import LOCK, make_result_folder
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
     RUNNING,
@@ -174,11 +174,7 @@ def _hold_folders(members: Sequence[Member]) -> Iterator[None]:
 
 
 def _hold_folder(out: Path, stack: ExitStack) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        rule = f"cannot make this folder ({error.strerror})."
-        raise refuse_argument("out", out, rule, "Choose another folder.") from None
+    make_result_folder(out)
     try:
         # A second of patience: `status` looks at the lock by taking it.
         stack.enter_context(FileLock(out / LOCK, timeout=1))
