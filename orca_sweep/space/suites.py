@@ -212,13 +212,13 @@ def _find_mixed_resources(plans: Sequence[Plan]) -> Iterator[Problem]:
     known: dict[str, Plan] = {}
     for plan in plans:
         resources = plan.space.resources
-        differing: dict[str, Resources] = {}
+        conflicts: dict[str, Resources] = {}
         for cell_id in sorted(_list_settings(plan)):
             other = known.setdefault(cell_id, plan)
             theirs = other.space.resources
             if (theirs.device, theirs.n_threads) != (resources.device, resources.n_threads):
-                differing.setdefault(other.space.locate("resources"), theirs)
-        for where, theirs in differing.items():
+                conflicts.setdefault(other.space.locate("resources"), theirs)
+        for where, theirs in conflicts.items():
             here = f"{resources.cpu:g} CPU and {resources.gpu:g} GPU here"
             rule = f"{here}, and {theirs.cpu:g} and {theirs.gpu:g} in {where}, but both spaces have some of the same trials."
             remedy = "Set the same in both, or run the spaces apart."
