@@ -8,7 +8,6 @@ from pathlib import Path
 from orca_sweep.analysis.catalogue import choose_figures, find_figures
 from orca_sweep.errors import InputError, Problem, StorageError, refuse_argument
 from orca_sweep.registry import hint
-from orca_sweep.space.suites import list_sweep_folders, read_suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,7 @@ def write_report(
         write_page,
     )
     from orca_sweep.results import open_tables, read_results
+    from orca_sweep.space.suites import list_sweep_folders, read_suite
 
     suite = read_suite(folder)
     check_page_path(target)
