@@ -22,7 +22,6 @@ from orca_sweep.api.launching import (
 from orca_sweep.api.paths import real_path
 from orca_sweep.api.progress import Progress, Watch, choose_watches
 from orca_sweep.errors import InputError, Problem
-from orca_sweep.space.statements import Statement, join_spaces
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -88,6 +87,8 @@ def join_texts(texts: Mapping[str, Sequence[str]]) -> list[str]:
     Args:
         texts: by the name of the member.
     """
+    from orca_sweep.space.statements import Statement, join_spaces
+
     statements = {name: [Statement(text=text) for text in of_member] for name, of_member in texts.items()}
     return join_spaces(statements, dict.fromkeys(texts, ()))
 
