@@ -13,7 +13,7 @@ from typing import Any
 from orca_sweep.analysis.figure_style import AA_STYLE, Style, choose_style
 from orca_sweep.analysis.naive import is_naive
 from orca_sweep.analysis.sheet import Slot
-from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_scales
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_scales, list_different_trials
 from orca_sweep.analysis.writing import count_things
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
@@ -93,15 +93,14 @@ class Facts:
 
 def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Facts:
     """Returns what a figure must say about the rows of its cells; tuning candidates are counted separately."""
-    statuses: Counter[str] = Counter()
-    for cell in cells:
-        statuses.update(cell.status_counts)
+    trials = list_different_trials(cells)
+    statuses = dict(Counter(trial.status for trial in trials).most_common())
     return Facts(
         column=results.metric,
         level=level,
-        n_trials=sum(statuses.values()),
+        n_trials=len(trials),
         lacking={status: n for status, n in statuses.items() if status != "ok"},
-        n_worst=sum(cell.n_worst for cell in cells),
+        n_worst=sum(trial.counts and trial.status != "ok" for trial in trials),
         n_searched=sum(cell.n_searched for cell in cells),
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
