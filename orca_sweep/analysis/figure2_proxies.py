@@ -61,7 +61,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     cells = summarise_cells(results, level=level)
     by = _choose_lines(results.factors, cells)
     spread = spread_naive_cells(cells, results.factors, by)
-    panels = figures.build_panels(spread, results.factors, by)
+    panels = figures.build_panels(spread, results, by)
     values = _collect_values(results)
     curves = tuple(tuple(_make_curve(values, line, level) for line in panel.lines) for panel in panels)
     return Figure2(panels=panels, curves=curves, by=by, facts=figures.collect_facts(results, cells, level))

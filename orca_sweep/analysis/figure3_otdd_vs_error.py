@@ -89,7 +89,7 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
     cells = summarise_cells(results, level=level)
     by = tuple(path for path in select_embedder_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
     spread = spread_naive_cells(cells, results.factors, (EPOCHS,))
-    panels = figures.build_panels(spread, results.factors, by, (EPOCHS,))
+    panels = figures.build_panels(spread, results, by, (EPOCHS,))
     trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search") & (trials[EPOCHS] > 0)]
     steps = results.epochs[results.epochs["stage"] == "embedder"].merge(

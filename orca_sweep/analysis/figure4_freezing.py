@@ -64,7 +64,7 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     cells = summarise_cells(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
     by = select_embedder_factors(results.factors)
-    panels = figures.build_panels(cells, results.factors, by, along)
+    panels = figures.build_panels(cells, results, by, along)
     lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
     rows = tuple(_make_rows(panel, lengths) for panel in panels)
     return Figure4(panels=panels, rows=rows, by=by, facts=figures.collect_facts(results, cells, level))

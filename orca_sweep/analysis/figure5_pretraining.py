@@ -55,7 +55,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
     by = select_embedder_factors(free) or tuple(free[:1])
-    panels = figures.build_panels(cells, results.factors, by, along)
+    panels = figures.build_panels(cells, results, by, along)
     ordered = tuple(
         replace(panel, lines=tuple(_sort_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
     )

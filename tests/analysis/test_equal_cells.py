@@ -1,6 +1,7 @@
 """Combined tables with one piece of work in several cells: it is compared, counted, and paid for once."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from orca_sweep.analysis import cost, factor_effects, figure2_proxies, summary_o
 from orca_sweep.analysis.compared import merge_equal_cells
 from orca_sweep.analysis.report import compute
 from orca_sweep.analysis.tables import describe_completeness, read_cells
+from orca_sweep.errors import InputError
 from orca_sweep.results import find_repeated_seeds
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, in_memory, lines
 
@@ -117,3 +119,18 @@ def test_the_row_of_the_space_that_ran_a_trial_counts():
     assert float(whole["all"]["hours"]) == pytest.approx(0.05) and int(whole["all"]["n"]) == 5
     outside = in_memory(taken)
     assert float(total(outside)["all"]["hours"]) == 0
+
+
+def test_a_figure_of_tuned_and_untuned_cells_says_how_to_draw_each_space():
+    plain = cell_rows({**NONE, "finetune.lr": 0.1}, BASE, space="plain")
+    tuned = cell_rows({**NONE, "finetune.lr": 0.2}, BETTER, space="tuned")
+    candidates = repeat(cell_rows({**NONE, "finetune.lr": 0.3}, [0.1], "search", 90), tuned[0][0]["cell_id"])
+    results = replace(in_memory([*plain, *tuned, *candidates]), spaces=("plain", "tuned"), questions=("?", "?"))
+    with pytest.raises(InputError) as caught:
+        figure2_proxies.compute(results)
+    (text,) = map(str, caught.value.problems)
+    assert (
+        "have the same levels (proxy none): they differ in what is not a factor (finetune.lr), and one of them is tuned."
+        in text
+    )
+    assert "'orca-sweep analyse FIGURE SUITE/plain' (spaces: plain, tuned)" in text
