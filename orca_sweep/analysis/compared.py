@@ -68,7 +68,7 @@ def merge_equal_cells(results: Results) -> Results:
     """Returns the tables with cells that share trials as one cell, the first of them; ``notes`` says which they are.
 
     The trials of a cell differ in their seed alone, so two cells with a trial in common are equal. The first cell gets the
-    seeds of the others and of their A/A repeats, but not their candidates of tuning.
+    seeds of the rest and of their A/A repeats, but not their candidates of tuning.
     """
     trials = results.trials
     firsts = _find_equal_cells(trials)
@@ -97,8 +97,8 @@ def _find_equal_cells(trials: "pd.DataFrame") -> dict[str, str]:
 
     for _, same in shared.groupby("trial_id", sort=False)["cell_id"]:
         # Cells that were found equal by another trial are one already.
-        first, *others = sorted({find_first(cell_id) for cell_id in same}, key=ranks.__getitem__)
-        firsts |= dict.fromkeys(others, first)
+        first, *later = sorted({find_first(cell_id) for cell_id in same}, key=ranks.__getitem__)
+        firsts |= dict.fromkeys(later, first)
     return {cell_id: find_first(cell_id) for cell_id in firsts}
 
 
