@@ -2,9 +2,12 @@
 
 Cells that differ in ``seed_varies`` do the same work with less or more of its randomness fixed. They differ in spread on
 purpose, which ``seed_noise`` shows; a difference of their means only reflects the single draw that was fixed.
+
+Combined tables may also have one piece of work in several cells: a tuned cell that chose the settings of an untuned one,
+for example. A difference between such cells is zero by construction, and each difference to a third one is there twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 PATH = SEED_VARIES
 DEFAULT = "all"
 """The level of rows that have none."""
+AA_ENDING = "-aa"
+"""What the id of an A/A cell has more than that of its cell."""
+MOST_PAIRS = 3
+"""Equal cells that a note names."""
 
 
 def fill_default(level: str) -> str:
@@ -50,6 +57,60 @@ def compared(results: Results, base: Sequence[str] = (), without: Sequence[str] 
     if is_kept.all():
         return results
     return replace(results, trials=trials[is_kept], notes=(*results.notes, _describe_rest(trials, varies, is_kept)))
+
+
+def compared_once(results: Results, base: Sequence[str] = (), without: Sequence[str] = ()) -> Results:
+    """Returns what ``compared`` does, with cells that are the same work as one cell: each difference is judged once."""
+    return merge_equal_cells(compared(results, base, without))
+
+
+def merge_equal_cells(results: Results) -> Results:
+    """Returns the tables with cells that share trials as one cell, the first of them; ``notes`` says which they are.
+
+    The trials of a cell differ in their seed alone, so two cells with a trial in common are equal. The first cell gets the
+    seeds of the rest and of their A/A repeats, but not their candidates of tuning.
+    """
+    trials = results.trials
+    firsts = _find_equal_cells(trials)
+    if not firsts:
+        return results
+    is_candidate = trials["role"] == "search"
+    is_merged = trials["cell_id"].isin(firsts)
+    renamed = firsts | {f"{cell_id}{AA_ENDING}": f"{first}{AA_ENDING}" for cell_id, first in firsts.items()}
+    cell_ids = trials["cell_id"].map(lambda cell_id: renamed.get(cell_id, cell_id))
+    moved = trials.assign(cell_id=cell_ids)[~(is_merged & is_candidate)]
+    once = moved[~moved.duplicated(["cell_id", "role", "trial_id"])]
+    return replace(results, trials=once, notes=(*results.notes, _describe_equal(trials, firsts)))
+
+
+def _find_equal_cells(trials: "pd.DataFrame") -> dict[str, str]:
+    """Returns the first cell of the table that each later cell shares a replicate with, by the later cell."""
+    runs = trials.loc[trials["role"] == "replicate", ["trial_id", "cell_id"]]
+    ranks = {cell_id: i for i, cell_id in enumerate(dict.fromkeys(runs["cell_id"]))}
+    shared = runs[runs.duplicated("trial_id", keep=False)]
+    firsts: dict[str, str] = {}
+
+    def find_first(cell_id: str) -> str:
+        while cell_id in firsts:
+            cell_id = firsts[cell_id]
+        return cell_id
+
+    for _, same in shared.groupby("trial_id", sort=False)["cell_id"]:
+        # Cells that were found equal by another trial are one already.
+        first, *later = sorted({find_first(cell_id) for cell_id in same}, key=ranks.__getitem__)
+        firsts |= dict.fromkeys(later, first)
+    return {cell_id: find_first(cell_id) for cell_id in firsts}
+
+
+def _describe_equal(trials: "pd.DataFrame", firsts: Mapping[str, str]) -> str:
+    """Returns 'Cells with the same trials are one cell in comparisons: b of tuned is a of plain.'."""
+    spaces = dict(zip(trials["cell_id"], trials["space"], strict=True)) if "space" in trials else {}
+    names = {
+        cell_id: f"{cell_id} of {spaces[cell_id]}" if cell_id in spaces else cell_id for cell_id in trials["cell_id"]
+    }
+    pairs = [f"{names[cell_id]} is {names[first]}" for cell_id, first in firsts.items()]
+    more = f"; and {len(pairs) - MOST_PAIRS} more" if len(pairs) > MOST_PAIRS else ""
+    return f"Cells with the same trials are one cell in comparisons: {'; '.join(pairs[:MOST_PAIRS])}{more}."
 
 
 def _match_base(

@@ -4,7 +4,8 @@ Seconds come from the rows: `wall_time_s` and the time of each stage, of the las
 GPU-hours are hours times the GPUs that a trial held (`gpu_s`; rows on a GPU without this value count with
 --gpus-per-trial, 1 by default). CPU-hours are hours times torch threads. When several trials need a stage, one of them
 computes it and the rest reuse it: the seconds count in the cell that computed it, and `reused` counts what the rest saved.
-So compare cells by what their trials would take alone: spent plus reused.
+So compare cells by what their trials would take alone: spent plus reused. A trial of two cells, as combined tables may
+have, spent its time in the first of them; the totals count it once.
 
 Writes cost.csv (one line per cell), cost_total.csv, .md, .tex (booktabs), and a plot of stages per cell.
 """
@@ -127,15 +128,16 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
         )
     require_columns(results, REQUIRED)
     trials = results.trials
-    shares = _compute_shares(trials, gpus_per_trial)
+    is_counted = _find_counted(trials)
+    shares = _compute_shares(trials, ~is_counted | _find_taken(trials), gpus_per_trial)
     kinds = (trials["status"] == "ok").map({True: "ok", False: "failed"}).mask(trials["role"] == "search", "search")
     by_cell = shares.groupby([trials["cell_id"], kinds]).sum().to_dict("index")
-    whole = shares.groupby(kinds).sum().to_dict("index")
+    whole = shares[is_counted].groupby(kinds).sum().to_dict("index")
     cells = tuple(
         CellCost(cell=cell, **{kind: _make_spent(by_cell.get((cell.cell_id, kind))) for kind in KINDS})
         for cell in read_cells(results)
     )
-    timed = trials[trials["wall_time_s"].notna()]
+    timed = trials[is_counted & trials["wall_time_s"].notna()]
     devices = Counter(_name_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
     return Cost(
         cells=cells,
@@ -143,14 +145,25 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
         devices=devices,
         n_hosts=int(timed["host"].nunique()),
         gpus_per_trial=gpus_per_trial,
-        n_unnamed=int(shares["n_unnamed"].sum()),
-        n_assumed=int(shares["n_assumed"].sum()),
+        n_unnamed=int(shares.loc[is_counted, "n_unnamed"].sum()),
+        n_assumed=int(shares.loc[is_counted, "n_assumed"].sum()),
     )
 
 
-def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
-    """Returns what each trial adds to the fields of its `Spent`; one that another space ran was reused as a whole."""
-    is_taken = trials["taken_from"].fillna("") != "" if "taken_from" in trials else trials["trial_id"].isna()
+def _find_taken(trials: "pd.DataFrame") -> "pd.Series[bool]":
+    """Returns which rows are of trials that another space ran."""
+    return trials["taken_from"].fillna("") != "" if "taken_from" in trials else trials["trial_id"].isna()
+
+
+def _find_counted(trials: "pd.DataFrame") -> "pd.Series[bool]":
+    """Returns one row of each trial: the first, but preferably one of the space that ran it, and a replicate."""
+    order = trials.assign(is_taken=_find_taken(trials), is_candidate=trials["role"] == "search")
+    order = order.sort_values(["is_taken", "is_candidate"], kind="stable")
+    return ~order.duplicated("trial_id").loc[trials.index]
+
+
+def _compute_shares(trials: "pd.DataFrame", is_taken: "pd.Series[bool]", gpus_per_trial: float) -> "pd.DataFrame":
+    """Returns what each row adds to the fields of its `Spent`; a trial that ran for another cell is reused as a whole."""
     whole = trials["wall_time_s"].astype(float)
     seconds = whole.mask(is_taken, 0.0)
     is_named = trials["device"].notna() & (trials["device"] != "")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orca_sweep.analysis.cells import PLACEBO, PROXY, SHUFFLED
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
@@ -115,7 +115,7 @@ def select_cells(
         InputError: if the tables lack what is named, or if nothing is left.
     """
     out = named_levels("--without", without, read_cells(results, metric), ("seed", "task"))
-    results = compared(results, base, without)
+    results = compared_once(results, base, without)
     every = read_cells(results, metric)
     kept = [_leave_out_seeds(cell, out) for cell in replicated(every) if not _is_out(cell, out)]
     if not kept:
@@ -134,7 +134,7 @@ def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
 
 def list_levels(results: Results) -> list[list[Labels]]:
     """Returns the levels of each cell of each task, without reading any number; A/A cells are left out."""
-    trials = compared(results).trials
+    trials = compared_once(results).trials
     if not len(trials):
         return []
     cells = trials[trials["role"] != "aa"].drop_duplicates("cell_id")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis import figures
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import COLOURS, PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
@@ -57,11 +57,11 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     Raises:
         InputError: if two cells have the same levels.
     """
-    results = compared(results)
+    results = compared_once(results)
     cells = summarise_cells(results, level=level)
     by = _choose_lines(results.factors, cells)
     spread = spread_naive_cells(cells, results.factors, by)
-    panels = figures.build_panels(spread, results.factors, by)
+    panels = figures.build_panels(spread, results, by)
     values = _collect_values(results)
     curves = tuple(tuple(_make_curve(values, line, level) for line in panel.lines) for panel in panels)
     return Figure2(panels=panels, curves=curves, by=by, facts=figures.collect_facts(results, cells, level))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis import figures
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import LIGHT, PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
 from orca_sweep.analysis.sheet import Slot, open_sheet
@@ -85,11 +85,11 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
         InputError: if the number of embedder epochs is not a factor, or two cells have the same levels.
     """
     figures.need_factor(results, EPOCHS)
-    results = compared(results)
+    results = compared_once(results)
     cells = summarise_cells(results, level=level)
     by = tuple(path for path in select_embedder_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
     spread = spread_naive_cells(cells, results.factors, (EPOCHS,))
-    panels = figures.build_panels(spread, results.factors, by, (EPOCHS,))
+    panels = figures.build_panels(spread, results, by, (EPOCHS,))
     trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search") & (trials[EPOCHS] > 0)]
     steps = results.epochs[results.epochs["stage"] == "embedder"].merge(

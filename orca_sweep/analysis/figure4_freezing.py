@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis import figures
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import NAIVE, is_naive, select_embedder_factors
 from orca_sweep.analysis.sheet import RowGroup, Slot, open_sheet
@@ -60,11 +60,11 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
         InputError: if the freeze schedule is not a factor, or two cells have the same levels.
     """
     figures.need_factor(results, FREEZE)
-    results = compared(results)
+    results = compared_once(results)
     cells = summarise_cells(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
     by = select_embedder_factors(results.factors)
-    panels = figures.build_panels(cells, results.factors, by, along)
+    panels = figures.build_panels(cells, results, by, along)
     lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
     rows = tuple(_make_rows(panel, lengths) for panel in panels)
     return Figure4(panels=panels, rows=rows, by=by, facts=figures.collect_facts(results, cells, level))

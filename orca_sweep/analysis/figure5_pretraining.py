@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis import figures
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import PAGE, FigureStyle, Style
 from orca_sweep.analysis.naive import select_embedder_factors
 from orca_sweep.analysis.sheet import Slot, open_sheet
@@ -49,13 +49,13 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
         InputError: if the fraction is not a factor, or two cells have the same levels.
     """
     figures.need_factor(results, FRACTION)
-    results = compared(results)
+    results = compared_once(results)
     cells = summarise_cells(results, level=level)
     over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
     by = select_embedder_factors(free) or tuple(free[:1])
-    panels = figures.build_panels(cells, results.factors, by, along)
+    panels = figures.build_panels(cells, results, by, along)
     ordered = tuple(
         replace(panel, lines=tuple(_sort_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
     )

@@ -13,7 +13,7 @@ from typing import Any
 from orca_sweep.analysis.figure_style import AA_STYLE, Style, choose_style
 from orca_sweep.analysis.naive import is_naive
 from orca_sweep.analysis.sheet import Slot
-from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_scales
+from orca_sweep.analysis.tables import UNKNOWN_METRIC, describe_scales, list_different_trials
 from orca_sweep.analysis.writing import count_things
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
@@ -22,6 +22,8 @@ from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
 
 MAX_PANELS = 12
+MOST_CLASHES = 3
+"""Pairs of cells with the same levels that a refusal names."""
 NO_TRIAL = "there is no trial yet"
 SINGLE = "Every n is 1: points are single trials, and nothing has an interval."
 # Cells, lines, panels -----------------------------------------------------------------------------
@@ -93,15 +95,14 @@ class Facts:
 
 def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Facts:
     """Returns what a figure must say about the rows of its cells; tuning candidates are counted separately."""
-    statuses: Counter[str] = Counter()
-    for cell in cells:
-        statuses.update(cell.status_counts)
+    trials = list_different_trials(cells)
+    statuses = dict(Counter(trial.status for trial in trials).most_common())
     return Facts(
         column=results.metric,
         level=level,
-        n_trials=sum(statuses.values()),
+        n_trials=len(trials),
         lacking={status: n for status, n in statuses.items() if status != "ok"},
-        n_worst=sum(cell.n_worst for cell in cells),
+        n_worst=sum(trial.counts and trial.status != "ok" for trial in trials),
         n_searched=sum(cell.n_searched for cell in cells),
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
@@ -144,15 +145,17 @@ def shorten_label(level: str, width: int = 36) -> str:
 
 
 def build_panels(
-    cells: Iterable[Cell], factors: Iterable[str], by: Sequence[str], along: Sequence[str] = ()
+    cells: Iterable[Cell], results: Results, by: Sequence[str], along: Sequence[str] = ()
 ) -> tuple[Panel, ...]:
-    """Returns the cells as panels of lines: ``by`` are the factors of the lines, ``along`` those of an axis.
+    """Returns the cells of tables as panels of lines: ``by`` are the factors of the lines, ``along`` those of an axis.
 
     Raises:
-        InputError: if two cells have the same levels: their sweeps differ in a field that is not a factor.
+        InputError: if two cells have the same levels: they differ in a field that is not a factor.
     """
-    remaining = [path for path in factors if path not in (*by, *along, "task")]
-    grouped = _group_cells(cells, remaining, by, along)
+    remaining = [path for path in results.factors if path not in (*by, *along, "task")]
+    grouped, clashes = _group_cells(cells, remaining, by, along)
+    if clashes:
+        raise InputError(" ".join([*_shorten_clashes(clashes), _suggest_drawing(results.spaces)]))
     short_keys = [shorten_labels(column, 36) for column in zip(*grouped, strict=True)]
     short_lines = shorten_labels([level for lines in grouped.values() for level, _ in lines], 36)
     return tuple(
@@ -170,21 +173,19 @@ def build_panels(
 
 def _group_cells(
     cells: Iterable[Cell], remaining: Sequence[str], by: Sequence[str], along: Sequence[str]
-) -> dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]]:
-    """Groups cells by panel, then by level and role of their line."""
+) -> tuple[dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]], list[str]]:
+    """Groups cells by panel, then by level and role of their line; says which cells have the levels of another."""
     grouped: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
-    first_ids: dict[tuple[str, ...], str] = {}
-    problems: dict[str, None] = {}
+    firsts: dict[tuple[str, ...], Cell] = {}
+    clashes: dict[str, None] = {}
     for cell in cells:
         panel = (cell.task, *map(cell.label, remaining))
         level = ", ".join(map(cell.label, by)) or "all trials"
         key = (*panel, level, cell.role, *map(cell.label, along))
-        if first_ids.setdefault(key, cell.cell_id) != cell.cell_id:
-            problems[_explain_clash(first_ids[key], cell)] = None
+        if firsts.setdefault(key, cell).cell_id != cell.cell_id:
+            clashes[_explain_clash(firsts[key], cell)] = None
         grouped.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
-    if problems:
-        raise InputError(list(problems))
-    return grouped
+    return grouped, list(clashes)
 
 
 def _make_panel(key: Sequence[str], remaining: Sequence[str], lines: Sequence[Line]) -> Panel:
@@ -202,11 +203,28 @@ def _make_panel(key: Sequence[str], remaining: Sequence[str], lines: Sequence[Li
     )
 
 
-def _explain_clash(first: str, cell: Cell) -> str:
+def _explain_clash(first: Cell, cell: Cell) -> str:
     levels = ", ".join(f"{path} {cell.label(path)}" for path in cell.levels)
+    differing = [path for path, level in cell.labels.items() if first.label(path) != level and path not in cell.levels]
+    tuned = ", and one of them is tuned" if bool(first.n_searched) != bool(cell.n_searched) else ""
+    fields = f"what is not a factor ({', '.join(differing)})" if differing else "a field that is not a factor"
+    ids = f"Cells {first.cell_id} and {cell.cell_id}"
+    return f"{ids} have the same levels ({levels or 'no factors'}): they differ in {fields}{tuned}."
+
+
+def _shorten_clashes(clashes: Sequence[str]) -> list[str]:
+    """Returns the first clashes: combined spaces can have hundreds."""
+    n_hidden = len(clashes) - MOST_CLASHES
+    return [*clashes[:MOST_CLASHES], *([f"{n_hidden} more of this kind."] if n_hidden > 0 else [])]
+
+
+def _suggest_drawing(spaces: Sequence[str]) -> str:
+    names = list(dict.fromkeys(filter(None, spaces)))
+    if len(names) < 2:
+        return "Make that field a factor of the space, or collect its sweeps into separate tables."
     return (
-        f"cells {first} and {cell.cell_id} have the same levels ({levels or 'no factors'}): they differ in a field that is"
-        " not a factor. Draw the tables of each sweep separately, or make that field a factor of one space."
+        f"One figure cannot show these {len(names)} spaces. Draw each alone, by the folder of its sweep: 'orca-sweep analyse"
+        f" FIGURE SUITE/{names[0]}' (spaces: {', '.join(names)}). The report of a suite shows a figure of each."
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import DARK, PAGE, FigureStyle, choose_style
 from orca_sweep.analysis.sheet import RowGroup, open_sheet
 from orca_sweep.analysis.tables import (
@@ -135,7 +135,7 @@ def compute(
         InputError: if there is only one task; if a task lacks the base cell, or the mean of its base cell is not
             positive; if the base cell is the only cell that all tasks have.
     """
-    results = compared(results, base)
+    results = compared_once(results, base)
     cells = replicated(read_cells(results, metric))
     tasks = by_task(cells)
     if len(tasks) < 2:

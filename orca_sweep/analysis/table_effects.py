@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared_once
 from orca_sweep.analysis.figure_style import COLOURS, DARK, PAGE, SHADE, FigureStyle
 from orca_sweep.analysis.figures import SINGLE
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
@@ -130,7 +130,7 @@ def compute(
     """
     if not 0.5 < level < 1:
         raise InputError(f"--level {level:g}: verdicts need a level above 0.5 and below 1. Use 0.95.")
-    results = compared(results, base)
+    results = compared_once(results, base)
     all_cells = read_cells(results, metric)
     tasks = by_task(all_cells)
     fixed = fixed_margins(results, margin, tuple(tasks))

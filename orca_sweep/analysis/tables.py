@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orca_sweep.analysis.writing import join_lines
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
-from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, summarise_cells
+from orca_sweep.results import Cell, CellTrial, Results, TaskMetric, find_repeated_seeds, summarise_cells
 from orca_sweep.stats import Bounds
 from orca_sweep.stats.modes import Mode, describe_mode
 
@@ -142,14 +142,24 @@ def describe_shared(cells: Sequence[Cell], shown: Sequence[str]) -> str:
 
 
 def describe_completeness(cells: Iterable[Cell]) -> str:
-    """Returns a sentence on how many planned trials are ok, and on the status of the rest."""
-    planned = [(status, cell.values[seed]) for cell in cells for seed, status in cell.statuses.items()]
-    counts = Counter(status for status, _ in planned)
-    n_worst = sum(status != "ok" and not math.isnan(value) for status, value in planned)
+    """Returns a sentence on how many planned trials are ok, and on the status of the rest; a trial of two cells counts once."""
+    planned = list_different_trials(cells)
+    counts = Counter(trial.status for trial in planned)
+    n_worst = sum(trial.status != "ok" and trial.counts for trial in planned)
     text = count_ok(counts["ok"], counts.total())
     text += f"; the rest: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
     text += f"; the space scores {n_worst} of these as the worst trial of the task" if n_worst else ""
     return f"{text}."
+
+
+def list_different_trials(cells: Iterable[Cell]) -> list[CellTrial]:
+    """Returns the trials of the cells, each once: equal work of several cells, such as a tuned and an untuned one, is one."""
+    trials: dict[tuple[str, ...], CellTrial] = {}
+    for cell in cells:
+        for trial in cell.trials:
+            key = (trial.trial_id,) if trial.trial_id else (cell.task, cell.cell_id, str(trial.seed))
+            trials.setdefault(key, trial)
+    return list(trials.values())
 
 
 def count_ok(n_ok: int, n_planned: int) -> str:

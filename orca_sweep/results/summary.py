@@ -32,6 +32,8 @@ class CellTrial:
     """Its value in the cell's mean; NaN if it has no result."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """Further requested columns, if the trial has them."""
+    trial_id: str = ""
+    """Trials of several cells that have one id are one trial."""
 
     @property
     def counts(self) -> bool:
@@ -112,7 +114,7 @@ class Cell:
         return sum(trial.counts and trial.status != "ok" for trial in self.trials)
 
 
-CELL_COLUMNS = ("cell_id", "role", "task", "metric", "seed", "status", "value")
+CELL_COLUMNS = ("cell_id", "trial_id", "role", "task", "metric", "seed", "status", "value")
 
 
 def summarise_cells(
@@ -215,7 +217,13 @@ class _Summary:
 
     def _make_trial(self, row: Mapping[str, Any]) -> CellTrial:
         measures = {name: float(row[name]) for name in self.measures if row[name] is not None}
-        return CellTrial(seed=int(row["seed"]), status=str(row["status"]), value=float(row["value"]), measures=measures)
+        return CellTrial(
+            seed=int(row["seed"]),
+            status=str(row["status"]),
+            value=float(row["value"]),
+            measures=measures,
+            trial_id=str(row["trial_id"]),
+        )
 
 
 def _take_one_of_each(trials: "pd.DataFrame") -> "pd.DataFrame":

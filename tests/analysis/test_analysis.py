@@ -578,8 +578,10 @@ def test_cells_that_no_factor_distinguishes_are_not_joined():
     with pytest.raises(InputError) as error:
         figure5_pretraining.compute(mixed)
     assert str(error.value.problems[0]) == (
-        "cells digits/0.0/0.001 and digits/0.0/0.0001 have the same levels (body.pretrain_fraction 0): they differ in a"
-        " field that is not a factor. Draw the tables of each sweep separately, or make that field a factor of one space."
+        "Cells digits/0.0/0.001 and digits/0.0/0.0001 have the same levels (body.pretrain_fraction 0): they differ in"
+        " what is not a factor (finetune.lr). Cells digits/1.0/0.001 and digits/1.0/0.0001 have the same levels"
+        " (body.pretrain_fraction 1): they differ in what is not a factor (finetune.lr). Make that field a"
+        " factor of the space, or collect its sweeps into separate tables."
     )
 
 

@@ -57,4 +57,4 @@ def test_a_figure_that_cannot_be_drawn_names_a_few_problems():
     )
     (missing,) = re.findall(r"No figure: (.*?)</p>", text)
     assert missing.count("have the same levels") == 3
-    assert re.search(r"\d+ more of this kind\.$", missing)
+    assert re.search(r"\d+ more of this kind\. Make that field a factor", missing)

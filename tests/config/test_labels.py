@@ -163,10 +163,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     figure = figure4_freezing.compute(results)
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
-    assert (
-        len(figures.build_panels(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",)))
-        == 1
-    )
+    assert len(figures.build_panels(r.summarise_cells(results), results, ("finetune.lr",), ("finetune.freeze",))) == 1
     figure4_freezing.plot(figure)
 
 

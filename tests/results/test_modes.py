@@ -207,7 +207,7 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
         row |= {"metric_unit": "share of right labels"}
     results = collected(tmp_path, trials)
     cells = r.summarise_cells(results)
-    (panel,) = figures.build_panels(cells, results.factors, ("proxy",))
+    (panel,) = figures.build_panels(cells, results, ("proxy",))
     assert (
         figures.label_measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
     )

@@ -113,16 +113,23 @@ def _make_matrix(task: str, cells: Sequence[Cell], squares: Mapping[tuple[str, b
     return Matrix(task=task, paths=paths, seeds=seeds, rows=tuple(rows))
 
 
+def _take_once(squares: Iterable[Square]) -> list[Square]:
+    return list({square.trial_id: square for square in squares}.values())
+
+
 def describe_candidates(matrices: Iterable[Matrix]) -> str:
     """Returns a sentence about the candidates of tuning, which are in the tables but are no planned trials of a cell."""
-    searched = [square for matrix in matrices for row in matrix.rows for square in row.searched]
+    searched = _take_once(square for matrix in matrices for row in matrix.rows for square in row.searched)
     n_ok = sum(square.status == "ok" for square in searched)
     return f"Candidates of tuning: {n_ok:,} of {len(searched):,} ok; they are in no mean." if searched else ""
 
 
 def count_statuses(matrices: Iterable[Matrix]) -> dict[str, int]:
-    """Returns the number of planned trials by status over all tasks, without candidates of tuning."""
+    """Returns the number of planned trials by status over all tasks, without candidates of tuning.
+
+    A trial of two cells counts once.
+    """
     rows = (row for matrix in matrices for row in matrix.rows)
-    counts = Counter(square.status for row in rows for square in row.squares if square)
+    counts = Counter(square.status for square in _take_once(square for row in rows for square in row.squares if square))
     order = [*MARKS, *sorted(set(counts) - set(MARKS))]
     return {status: counts[status] for status in order if counts[status]}

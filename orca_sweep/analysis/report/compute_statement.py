@@ -20,11 +20,11 @@ PURPOSES = {"ok": "final trial", "failed": "trial that did not end well", "searc
 def compute_statement(results: Results) -> tuple[str, ...]:
     """Returns paragraphs on hours, on what they do not include, and on hardware and software."""
     try:
-        # A trial that belongs to two cells has a row in each, but ran once.
-        once = replace(results, trials=results.trials.drop_duplicates("trial_id"))
-        total = cost.compute(once)
+        total = cost.compute(results)
     except InputError as error:
         return (f"The cost of the trials cannot be computed from these tables: {'; '.join(map(str, error.problems))}",)
+    # A trial that belongs to two cells has a row in each, but ran once.
+    once = replace(results, trials=results.trials.drop_duplicates("trial_id"))
     parts = {noun: spent for kind, noun in PURPOSES.items() if (spent := getattr(total, kind)).n}
     paragraphs = (_describe_hours(total, parts), _describe_gaps(total, parts, results), _describe_hardware(once))
     return tuple(text for part in paragraphs if (text := " ".join(filter(None, part))))

@@ -28,7 +28,7 @@ from orca_sweep.analysis.report.wording import (
     shorten_list,
 )
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
-from orca_sweep.analysis.tables import by_task, describe_scales, replicated
+from orca_sweep.analysis.tables import by_task, describe_scales, list_different_trials, replicated
 from orca_sweep.analysis.writing import count_things, format_p, format_percent
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import LEAST_PAIRS
@@ -160,7 +160,7 @@ def _describe_seeds(sets: Iterable[tuple[int, ...]]) -> str:
 
 def _describe_fates(cells: Sequence[Cell]) -> Iterable[str]:
     """Yields sentences on the trials that did not end well, and on what the means do with them."""
-    trials = [trial for cell in cells for trial in cell.trials]
+    trials = list_different_trials(cells)
     statuses = Counter(trial.status for trial in trials)
     n_lacking, n_worst = len(trials) - statuses["ok"], sum(trial.counts and trial.status != "ok" for trial in trials)
     if not trials:

@@ -7,7 +7,7 @@ from typing import Any
 from orca_sweep.analysis import answer as answers
 from orca_sweep.analysis import factor_effects, table_effects, table_results
 from orca_sweep.analysis.answer_record import Answer
-from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.compared import compared, merge_equal_cells
 from orca_sweep.analysis.report.answer_page import begins_with
 from orca_sweep.analysis.report.comparisons import TaskLines, effects_of, lines_of
 from orca_sweep.analysis.report.completeness import Matrix, count_statuses, describe_candidates, make_matrices
@@ -171,7 +171,7 @@ def compute(
         methods=describe_methods(
             comparable, compared_cells, effects, level=level, column=results.metric, has_factors=bool(factors)
         ),
-        notes=comparable.notes,
+        notes=merge_equal_cells(comparable).notes,
         compute=compute_statement(results),
         level=level,
         trials=trials_json(results),
