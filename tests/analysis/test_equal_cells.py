@@ -134,3 +134,12 @@ def test_a_figure_of_tuned_and_untuned_cells_says_how_to_draw_each_space():
         in text
     )
     assert "'orca-sweep analyse FIGURE SUITE/plain' (spaces: plain, tuned)" in text
+
+
+def test_equal_cells_alone_are_nothing_to_compare():
+    naive = cell_rows(NONE, BASE, **SPENT)
+    results = in_memory([*naive, *repeat(naive, "later")])
+    report = compute(results)
+    assert report.effects is None and report.notes
+    with pytest.raises(InputError, match=r"only one cell.*Cells with the same trials are one cell"):
+        table_effects.compute(results)

@@ -146,13 +146,15 @@ def compute(
     """
     cells, comparable = read_cells(results), compared(results, base)
     compared_cells = cells if comparable is results else read_cells(comparable)
+    once = merge_equal_cells(comparable)
+    once_cells = compared_cells if once is comparable else read_cells(once)
     effects = effects_of(
-        comparable, compared_cells, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only
+        once, once_cells, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only
     )
     realised, table = measure_realised(results, cells), table_results.compute(comparable, level=level)
     matrices = make_matrices(results, cells)
     totals = count_statuses(matrices)
-    factors, no_factors = _build_factor_tables(comparable, effects)
+    factors, no_factors = _build_factor_tables(once, effects)
     return Report(
         head=_make_head(results, table, totals, additions),
         matrices=matrices,
@@ -171,7 +173,7 @@ def compute(
         methods=describe_methods(
             comparable, compared_cells, effects, level=level, column=results.metric, has_factors=bool(factors)
         ),
-        notes=merge_equal_cells(comparable).notes,
+        notes=once.notes,
         compute=compute_statement(results),
         level=level,
         trials=trials_json(results),
