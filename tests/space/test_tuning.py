@@ -260,7 +260,7 @@ def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, us
     space = tmp_path / "space.yaml"
     space.write_text(text)
     done = orca("launch", space, "--out", tmp_path / "out", check=1, head=head)
-    assert "budget.trials = 3 is spent: 1 trials were not run" in done.stdout
+    assert "budget.trials = 3 is spent: 1 trial was not run" in done.stdout
     space.write_text(text.replace("budget: {trials: 3}\n", ""))
     done = orca("launch", space, "--out", tmp_path / "out", check=1, head=head)
     results = read_results(tmp_path / "out" / "tables")
