@@ -225,8 +225,10 @@ def _write_sizes_cost(forecast: "Forecast | SuiteForecast", ways: Ways) -> str:
     if flops is None:
         return ""
     unknown = f"; {flops.n_unknown} trials of unknown size come on top" if flops.n_unknown else ""
+    guessed = f"; how many samples {' and '.join(flops.guessed)} have is partly a guess" if flops.guessed else ""
     hours = float(f"{flops.gpu_hours:.2g}")
     return (
         f"about {hours:,g} GPU-hours, estimated from {flops.flops:.2g} FLOPs at {flops.tflops:g} TFLOP/s in"
-        f" {flops.precision} (assumed), right within a factor of 2 or 3: no such trial has been timed ({ways[0]}){unknown}"
+        f" {flops.precision} (assumed), right within a factor of 2 or 3: no such trial has been timed ({ways[0]})"
+        f"{guessed}{unknown}"
     )

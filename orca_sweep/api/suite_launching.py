@@ -225,8 +225,9 @@ def _hold_suite(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        if made and os.listdir(folder) == [LOCK]:
-            (folder / LOCK).unlink()
+        with suppress(OSError):  # somebody has removed it meanwhile
+            if made and os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()
         for path in made:
             with suppress(OSError):  # not empty
                 path.rmdir()

@@ -46,6 +46,8 @@ class FlopEstimate:
     precision: str
     n_gpus: float
     """That each trial holds."""
+    guessed: tuple[str, ...] = ()
+    """Tasks whose numbers of samples are partly a guess."""
 
     gpu_hours: float = field(init=False)
     """A trial that holds several GPUs uses one of them."""
@@ -76,6 +78,7 @@ def join_estimates(estimates: Iterable[FlopEstimate | None]) -> FlopEstimate | N
         tflops=tflops,
         precision=" and ".join(dict.fromkeys(each.precision for each in known)),
         n_gpus=sum(each.gpu_hours for each in known) * 3600 * tflops * 1e12 / flops,
+        guessed=tuple(dict.fromkeys(task for each in known for task in each.guessed)),
     )
 
 
@@ -130,6 +133,7 @@ def estimate_flops(
         tflops=TFLOPS[precision],
         precision=precision,
         n_gpus=n_gpus,
+        guessed=counts.list_guessed_tasks(config.task for config, size in zip(configs, sizes, strict=True) if size),
     )
 
 
@@ -153,6 +157,11 @@ class _Counts:
         """Returns the operations of a trial's embedder training; None: unknown."""
         model = self._find_model(config)
         return None if model is None else model.count_embedder_training(config)
+
+    def list_guessed_tasks(self, tasks: Iterable[str]) -> tuple[str, ...]:
+        """Returns the names of the tasks whose numbers of samples are partly a guess, each once."""
+        records = map(self._records.get_task, dict.fromkeys(tasks))
+        return tuple(task.name for task in records if task.sizes_are_guessed)
 
     def _find_model(self, config: TrialConfig) -> "Model | None":
         key = (config.task, config.body.name, config.body.input_mode, config.embedder.target_length,

@@ -270,6 +270,7 @@ ECG = Task(
     files=(describe_pickle_file("challenge2017.pkl", b"\x80", "a pickled dict"),),
     # Windows of 8,528 recordings of half a minute, by class and stride; the benchmark gives no number.
     published_sizes=(267_000, 33_000, 33_000),
+    sizes_are_guessed=True,
     recipe=make_recipe(
         Released(
             body="roberta-base",
@@ -337,6 +338,7 @@ DEEPSEA = Task(
     files=(describe_npz_file("deepsea_filtered.npz", DEEPSEA_SHAPES),),
     # Validation and test as published; how many stretches are for training is not, so that this is a guess.
     published_sizes=(72_000, 2_490, 149_400),
+    sizes_are_guessed=True,
     recipe=make_recipe(
         Released(
             body="roberta-base",

@@ -62,6 +62,8 @@ class Task:
     published_sizes: tuple[int, int, int] | None = None
     """About how many samples of training, validation and test the published files give; None: not known. Only estimates of
     cost use them."""
+    sizes_are_guessed: bool = False
+    """Whether some of ``published_sizes`` are nowhere published; estimates say so."""
     normalise_inputs: Normalise = "none"
     """The default of ``data.normalise``: what the benchmark does."""
     preparation: str = ""

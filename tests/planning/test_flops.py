@@ -169,3 +169,12 @@ def test_the_command_takes_another_throughput_and_gives_facts(tmp_path, capsys, 
     assert (facts[0]["n_trials"], facts[0]["tflops"], facts[1]["tflops"]) == (8, 20, 40)
     assert facts[1]["gpu_hours"] == pytest.approx(facts[0]["gpu_hours"] / 2)
     assert command(monkeypatch, *plan, "--tflops", "0") == 2
+
+
+def test_a_plan_says_whose_numbers_of_samples_are_a_guess():
+    from orca_sweep import Suite
+
+    plan = Suite.from_yaml("study").plan()
+    assert plan.cost.flops.guessed == ("ecg", "deepsea")
+    assert "how many samples ecg and deepsea have is partly a guess" in repr(plan)
+    assert plan.cost.members[2].flops.guessed == ()  # figure2_2d
