@@ -208,8 +208,11 @@ def ray_node(folder, *options, namespaces=None):
         "--include-log-monitor=false",
         "--object-store-memory=80000000",
     ]
+    # Forks would all draw the same identity, with which Ray takes a new node for one that it has declared dead.
+    env = {**os.environ, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": os.urandom(28).hex()}
     node = Command(
-        "start", "--block", *settings, *options, program="tests.quiet_node", cwd=folder, output=log, namespaces=namespaces
+        "start", "--block", *settings, *options,
+        program="tests.quiet_node", cwd=folder, output=log, env=env, namespaces=namespaces,
     )  # fmt: skip
     try:
         wait_for(lambda: "Ray runtime started" in log.read_text() or node.poll() is not None)

@@ -268,7 +268,11 @@ def _build_lines(row: Row, columns: Iterable[Column]) -> Iterator[tuple[str, ...
 
 def describe_detectable(square: Square) -> str:
     """Returns the smallest effect that could have been shown, as text; a dash if unknown."""
-    return f"{square.detectable:.2g}" if math.isfinite(square.detectable) else NOTHING
+    if not math.isfinite(square.detectable):
+        return NOTHING
+    if square.effect is None or not square.effect.is_correlation:
+        return f"{square.detectable:.2g}"
+    return "rho over 0.99" if square.detectable > 0.99 else f"rho {square.detectable:.2g}"
 
 
 def make_output(results: Results, style: FigureStyle = PAGE, **asked: Any) -> Output:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, ConfiguredCell
 from orca_sweep.analysis.claim_records import Setting
 from orca_sweep.analysis.findings import CORRELATION, Judgement, Unjudged
-from orca_sweep.stats import RankCorrelation, holm, rank_correlation, rho_p
+from orca_sweep.stats import RankCorrelation, holm, rank_correlation, rho_p, spread_of_rho
 from orca_sweep.stats.digits import MINUS, Digits, format_number, refine_digits
 from orca_sweep.stats.modes import Mode, as_cost
 
@@ -174,6 +174,7 @@ def _judge_tracking(setting: Setting, test: _Tracking) -> Judgement:
         digits=refine_digits(Digits(decimals=2), [(rho.rho_high - rho.rho_low) / 2] if rho else []),
         differs="",
         unplanned=_list_unplanned(setting.along),
+        sd=spread_of_rho(rho) if rho else math.nan,
     )
     return replace(judgement, sentence=_write_tracking(judgement, test.least, mode))
 

@@ -30,11 +30,13 @@ Lack = Literal[
 class Power:
     """What the contrasts of a task that decide a claim could have shown, from their number of pairs and their spread.
 
-    Of several contrasts it is the one that shows least.
+    Of several contrasts it is the one that shows least. For a rank correlation, effects are correlations, and "no meaningful
+    difference" is a correlation below the least that counts.
     """
 
     n: int = 0
-    """Pairs of the contrast with the fewest."""
+    """Pairs of the contrast with the fewest; seeds of a correlation."""
+    is_correlation: bool = False
     n_family: int = 0
     """Contrasts that the words are corrected for."""
     detectable: float = math.nan
@@ -98,7 +100,7 @@ class Judgement:
     differs: str
     """Other fields in which the two cells differ, since a rule of their space sets them."""
     sd: float = math.nan
-    """Standard deviation of the differences of pairs."""
+    """Standard deviation of the differences of pairs; of a correlation, the spread of atanh(rho) that one seed adds."""
     decides: bool = True
     """Whether the claim's rule reads it; else it is only shown."""
     unplanned: tuple[int, ...] = ()

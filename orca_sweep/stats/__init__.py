@@ -60,7 +60,7 @@ from orca_sweep.stats.power import (
     detectable_effect,
     largest_spread_for_margin,
 )
-from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
+from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p, spread_of_rho
 from orca_sweep.stats.variances import (
     LEAST_CELLS,
     SdInterval,
@@ -144,6 +144,7 @@ __all__ = [
     "sign_flip_p",
     "smallest_effect",
     "smallest_p",
+    "spread_of_rho",
     "t_interval",
     "variance_ratio",
     "wilson_interval",

@@ -39,12 +39,34 @@ def chance_of_no_difference(n: int, sd: float, margin: float, n_comparisons: int
     """
     if n < LEAST_PAIRS or not (sd > 0 and margin >= 0):
         return math.nan
-    from scipy.special import chdtri, ndtr, stdtrit
+    from scipy.special import ndtr
+
+    room = np.maximum(_list_rooms(n, sd, margin, n_comparisons, alpha=alpha), 0.0)
+    return float((2 * ndtr(room * math.sqrt(n) / sd) - 1).mean())
+
+
+def chance_of_less(n: int, sd: float, least: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the probability that n values with a true mean of zero show it to be below ``least``.
+
+    One-sided t test at alpha / n_comparisons, as in the first step of Holm's procedure. NaN below three values, without
+    spread, and if the spread or ``least`` is not known.
+
+    Source: as `chance_of_no_difference`.
+    """
+    if n < LEAST_PAIRS or not (sd > 0 and least >= 0):
+        return math.nan
+    from scipy.special import ndtr
+
+    return float(ndtr(_list_rooms(n, sd, least, n_comparisons, alpha=alpha) * math.sqrt(n) / sd).mean())
+
+
+def _list_rooms(n: int, sd: float, margin: float, n_comparisons: int, *, alpha: float) -> np.ndarray:
+    """The margin minus the half-width of a one-sided interval, at the quantiles of the estimated spread."""
+    from scipy.special import chdtri, stdtrit
 
     critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons)))
     spreads = sd * np.sqrt(chdtri(n - 1, (np.arange(N_SPREADS) + 0.5) / N_SPREADS) / (n - 1))
-    room = np.maximum(margin - critical * spreads / math.sqrt(n), 0.0)
-    return float((2 * ndtr(room * math.sqrt(n) / sd) - 1).mean())
+    return np.asarray(margin - critical * spreads / math.sqrt(n))
 
 
 def count_seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
@@ -67,6 +89,18 @@ def count_seeds_for_margin(margin: float, sd: float, n_comparisons: int = 1, alp
     if margin == 0:
         return math.inf
     return _find_fewest(lambda n: chance_of_no_difference(n, sd, margin, n_comparisons, alpha=alpha) >= POWER)
+
+
+def count_seeds_for_less(least: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the fewest values that show a true mean of zero to be below ``least`` with 80% power.
+
+    This is infinite above 1,000 values and for a ``least`` of 0, and NaN if the spread or ``least`` is not known.
+    """
+    if not (least >= 0 and sd > 0):
+        return math.nan
+    if least == 0:
+        return math.inf
+    return _find_fewest(lambda n: chance_of_less(n, sd, least, n_comparisons, alpha=alpha) >= POWER)
 
 
 def largest_spread_for_margin(n: int, margin: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:

@@ -93,15 +93,31 @@ def rho_p(correlation: RankCorrelation, against: float) -> tuple[float, float]:
         raise ValueError(f"against = {against}: it must lie between -1 and 1.")
     if not -1 < correlation.rho_low < correlation.rho_high < 1:
         return math.nan, math.nan
-    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+    from scipy.special import ndtr, stdtr
 
-    share = (1 + correlation.level) / 2
     m = correlation.n_clusters
-    quantile = float(ndtri(share) if m is None else stdtrit(m - 1, share))
-    se = (math.atanh(correlation.rho_high) - math.atanh(correlation.rho_low)) / 2 / quantile
-    distance = (math.atanh(correlation.rho) - math.atanh(against)) / se
+    distance = (math.atanh(correlation.rho) - math.atanh(against)) / _standard_error(correlation)
     above, below = (float(ndtr(x) if m is None else stdtr(m - 1, x)) for x in (-distance, distance))
     return above, below
+
+
+def spread_of_rho(correlation: RankCorrelation) -> float:
+    """Returns the standard error of atanh(rho) times the root of the number of clusters: the spread that one cluster adds.
+
+    NaN without clusters, and without an interval that ends within -1 and 1.
+    """
+    if correlation.n_clusters is None or not -1 < correlation.rho_low < correlation.rho_high < 1:
+        return math.nan
+    return _standard_error(correlation) * math.sqrt(correlation.n_clusters)
+
+
+def _standard_error(correlation: RankCorrelation) -> float:
+    """The standard error of atanh(rho), from the interval."""
+    from scipy.special import ndtri, stdtrit
+
+    share, m = (1 + correlation.level) / 2, correlation.n_clusters
+    quantile = float(ndtri(share) if m is None else stdtrit(m - 1, share))
+    return (math.atanh(correlation.rho_high) - math.atanh(correlation.rho_low)) / 2 / quantile
 
 
 def _has_variation(x: np.ndarray, y: np.ndarray) -> bool:

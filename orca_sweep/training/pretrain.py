@@ -25,7 +25,7 @@ from orca_sweep.streams import stream_rng, torch_stream
 from orca_sweep.training.checkpoints import CheckpointPolicy
 from orca_sweep.training.learning_rates import pretrain_learning_rate
 from orca_sweep.training.optimizers import make_optimizer, set_lr
-from orca_sweep.training.pretrain_corpus import Corpus, load_corpus, mask_tokens
+from orca_sweep.training.pretrain_corpus import Corpus, RawCorpus, load_corpus, mask_tokens, prepare_corpus
 from orca_sweep.training.state import TrainState, select_prefix
 from orca_sweep.training.worker import Progress, Worker
 
@@ -47,7 +47,7 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
     start = time.perf_counter()
     if body.pretrain is None:
         return _load_published(body, config), time.perf_counter() - start, False
-    corpus = load_corpus(body, body.pretrain, config, worker)
+    corpus = load_corpus(body, body.pretrain, worker)
     if config.pretrain_fraction == 0:
         model = build_random_model(body, config.pretrain_seed)
         return LoadedBody(model=model, tokenizer=corpus.tokenizer), time.perf_counter() - start, False
@@ -66,17 +66,19 @@ def _load_published(body: Body, config: BodyConfig) -> LoadedBody:
 
 
 def _pretrain_once(
-    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, worker: Worker, report: Progress
+    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: RawCorpus, *, worker: Worker, report: Progress
 ) -> tuple[Artifact, bool]:
     """Returns the pre-trained body's artifact and whether it was reused; if not, trains it, and other workers wait."""
-    inputs = {**worker.key_part(), **_list_key_inputs(body, recipe, config), "corpus": corpus.fingerprint}
+    inputs = {**worker.key_part(), **_list_key_inputs(body, recipe, config), "corpus": corpus.data.fingerprint}
     key, partial = stage_key(STAGE, inputs), stage_key(STAGE, {**inputs, "partial": True})
     store = worker.store
     with store.lock(STAGE, key):
         artifact = store.get(STAGE, key)
         if artifact is not None:
             return artifact, True
-        training = _Pretraining(body, recipe, config, corpus, device=worker.device)
+        training = _Pretraining(
+            body, recipe, config, prepare_corpus(corpus, body, recipe, config), device=worker.device
+        )
         unfinished = store.get(STAGE, partial)
         if unfinished is not None:
             training.state.restore(unfinished)

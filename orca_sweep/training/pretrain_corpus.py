@@ -22,6 +22,15 @@ MASKED_SHARE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawCorpus:
+    """A body's pre-training corpus as loaded, with the body's tokenizer."""
+
+    data: ProxyData
+    tokenizer: Any = None
+    """None for images."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """A pre-training corpus as tensors, limited to a config's fraction, with a held-out part."""
 
@@ -32,7 +41,6 @@ class Corpus:
     train: Tensor
     """Indices of the training samples; a larger fraction contains all samples of a smaller fraction."""
     held_out: Tensor
-    fingerprint: str
     tokenizer: Any = None
 
     @property
@@ -41,15 +49,23 @@ class Corpus:
         return int(self.labels.max()) + 1
 
 
-def load_corpus(body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: Worker) -> Corpus:
-    """Returns the corpus of a body's recipe, at the config's fraction."""
+def load_corpus(body: Body, recipe: PretrainRecipe, worker: Worker) -> RawCorpus:
+    """Returns the corpus of a body's recipe; a tokenizer is learned at most once per store."""
     data = recipe.corpus.load(Path())
-    tokenizer, labels = None, torch.empty(0)
+    tokenizer = None if recipe.task == "classification" else _load_tokenizer(body, data, worker)
+    return RawCorpus(data=data, tokenizer=tokenizer)
+
+
+def prepare_corpus(raw: RawCorpus, body: Body, recipe: PretrainRecipe, config: BodyConfig) -> Corpus:
+    """Returns the corpus as tensors, at the config's fraction.
+
+    Costs as much as the fine-tuning of a small trial: a body that is in the store does without.
+    """
+    labels = torch.empty(0)
     if recipe.task == "classification":
-        inputs, labels = _prepare_images(body, data), torch.from_numpy(data.labels)
+        inputs, labels = _prepare_images(body, raw.data), torch.from_numpy(raw.data.labels)
     else:
-        tokenizer = _load_tokenizer(body, data, worker)
-        inputs, _ = tokenize_texts(tokenizer, _list_texts(data), TEXT_TOKENS)
+        inputs, _ = tokenize_texts(raw.tokenizer, _list_texts(raw.data), TEXT_TOKENS)
     n_held_out = recipe.n_held_out
     order = torch.from_numpy(stream_rng(config.pretrain_seed, "pretrain corpus").permutation(len(inputs)))
     n_train = max(1, round(config.pretrain_fraction * (len(inputs) - n_held_out)))
@@ -58,8 +74,7 @@ def load_corpus(body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: 
         labels=labels,
         train=order[n_held_out : n_held_out + n_train],
         held_out=order[:n_held_out],
-        fingerprint=data.fingerprint,
-        tokenizer=tokenizer,
+        tokenizer=raw.tokenizer,
     )
 
 

@@ -27,6 +27,7 @@ from orca_sweep.trial.placebos import labels_act_in
 from orca_sweep.trial.records import ResolvedTrial
 
 if TYPE_CHECKING:
+    from orca_sweep.training.predict import Inference
     from orca_sweep.training.worker import Progress, Worker
 
 FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
@@ -292,22 +293,33 @@ def _describe_finetuning(result: Any) -> dict[str, Any]:
 
 def _score_test(model: Any, data: TaskData, result: Any, *, batch_size: int, device: str) -> dict[str, Any]:
     """Scores the whole test split: the only step where test data meets a model."""
-    from orca_sweep.bodies.network import to_tensors
     from orca_sweep.store import state_digest
-    from orca_sweep.tasks.measures import METRICS
-    from orca_sweep.training.predict import Inference, predict_wholes
+    from orca_sweep.training.predict import Inference
 
+    inference = Inference(device=device, batch_size=batch_size, precision=result.precision)
+    last = _score_weights(model, data, result.last, inference)
+    digest = state_digest(result.last)
+    is_same = state_digest(result.best) == digest
+    best = last if is_same else _score_weights(model, data, result.best, inference)
     scores: dict[str, Any] = {}
-    for which, state in (("last", result.last), ("best", result.best)):
-        model.load_state_dict(to_tensors(state))
-        inference = Inference(device=device, batch_size=batch_size, precision=result.precision)
-        prediction, target = predict_wholes(model, data.test, inference)
-        metric = METRICS.get(data.task.metric)
-        value = metric.compute(prediction, target)
+    for which, (value, more, _) in (("last", last), ("best", best)):
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
-        scores[f"test_metric_{which}"] = value
-        more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
-        scores[f"test_more_{which}"] = canonical_json(more) if more else None
-    scores["n_test_unscored"] = metric.count_unscored(prediction, target)
-    return {**scores, "state_sha256": state_digest(result.last)}
+        scores |= {f"test_metric_{which}": value, f"test_more_{which}": more}
+    return {**scores, "n_test_unscored": best[2], "state_sha256": digest}
+
+
+def _score_weights(
+    model: Any, data: TaskData, weights: Mapping[str, np.ndarray], inference: "Inference"
+) -> tuple[float, str | None, int]:
+    """Returns the test metric, the task's further metrics as JSON, and the number of samples without a score."""
+    from orca_sweep.bodies.network import to_tensors
+    from orca_sweep.tasks.measures import METRICS
+    from orca_sweep.training.predict import predict_wholes
+
+    model.load_state_dict(to_tensors(weights))
+    prediction, target = predict_wholes(model, data.test, inference)
+    metric = METRICS.get(data.task.metric)
+    more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
+    value = metric.compute(prediction, target)
+    return value, canonical_json(more) if more else None, metric.count_unscored(prediction, target)

@@ -175,6 +175,21 @@ def test_otdd_and_error_go_together_or_not(tmp_path):
     assert words(judged(loose, "6", least_correlation=0.95)[1]["image"]) == ["does not track"]
 
 
+def test_the_power_of_a_correlation_is_said_and_what_would_decide_it(tmp_path):
+    finding, by_task = judged(tables(tmp_path, runs("image", 1, spread=0.2)), "6", margin=())
+    task = by_task["image"]
+    assert task.says == "undecided"
+    assert (task.power.is_correlation, task.power.n) == (True, SEEDS)
+    assert 0.3 < task.detectable < 1 and 0 < task.power.chance_of_none < 0.8
+    assert "rank correlation" in finding.power and "least that counts was in reach on 0 of 1 task" in finding.power
+    assert task.add.startswith("more seeds: by the spread seen, ")
+    assert "bring the least that counts within reach" in task.add
+    notes = "\n".join(
+        claims.build_tables(claims.compute(r.read_results(tmp_path / "tables"), claims.Options()))[-1].notes
+    )
+    assert f"image: {SEEDS} seeds could have shown a rank correlation of" in notes
+
+
 def test_trials_of_another_objective_and_few_amounts_say_nothing_of_otdd(tmp_path):
     mmd = [{**planned, "config": {**planned["config"], "embedder.objective": "mmd"}} for planned, _ in runs("image", 1)]
     rows = [row for _, row in runs("image", 1)]

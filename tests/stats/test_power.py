@@ -11,8 +11,12 @@ from orca_sweep.stats import (
     count_seeds_needed,
     detectable_effect,
     largest_spread_for_margin,
+    rank_correlation,
+    rho_p,
     smallest_effect,
+    spread_of_rho,
 )
+from orca_sweep.stats.power import chance_of_less, count_seeds_for_less
 
 N_RUNS = 20_000
 SLACK = 4 * math.sqrt(0.25 / N_RUNS)
@@ -71,3 +75,49 @@ def test_the_largest_spread_for_a_margin_is_where_the_chance_is_four_in_five(n, 
     assert chance_of_no_difference(n, 1.05 * sd, margin, m) < 0.8 < chance_of_no_difference(n, 0.95 * sd, margin, m)
     assert largest_spread_for_margin(n, 0.0, m) == 0
     assert math.isnan(largest_spread_for_margin(2, margin)) and math.isnan(largest_spread_for_margin(n, math.nan))
+
+
+# Rank correlations --------------------------------------------------------------------------------
+
+
+def simulate_tracking(rho, n_runs=400, n_seeds=6, n_amounts=4):
+    """Rank correlations of trials in which each seed has each amount, and all points correlate at about ``rho``."""
+    rng = np.random.default_rng(1)
+    seeds = np.repeat(np.arange(n_seeds), n_amounts)
+    for _ in range(n_runs):
+        x = rng.normal(size=seeds.size)
+        y = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=seeds.size)
+        yield rank_correlation(x, y, clusters=seeds)
+
+
+def test_a_correlation_of_zero_is_called_so_as_often_as_its_power_says():
+    least, m, seen = 0.3, 3, list(simulate_tracking(0.0))
+    known = [rho for rho in seen if math.isfinite(spread_of_rho(rho))]
+    assert len(known) > 0.99 * len(seen)
+    called = np.mean([rho_p(rho, least)[1] <= 0.05 / m for rho in known])
+    sd = math.sqrt(6) * np.std([math.atanh(rho.rho) for rho in known])
+    # The jackknife's spread is not quite that of normal values.
+    assert called == pytest.approx(chance_of_less(6, sd, math.atanh(least), m), abs=0.05)
+    assert np.median([spread_of_rho(rho) for rho in known]) == pytest.approx(sd, rel=0.15)
+
+
+def test_a_correlation_as_large_as_the_detectable_one_is_found_four_times_in_five():
+    least = math.atanh(0.3)
+    known = [rho for rho in simulate_tracking(0.85) if math.isfinite(spread_of_rho(rho))]
+    sd = math.sqrt(6) * np.std([math.atanh(rho.rho) for rho in known])
+    true = np.mean([math.atanh(rho.rho) for rho in known])
+    found = np.mean([2 * rho_p(rho, 0.3)[0] <= 0.05 for rho in known])
+    # Powers by the t test are up to five percent too high: the jackknife's spread varies more.
+    assert true == pytest.approx(detectable_effect(6, sd, least), abs=0.06)
+    assert found == pytest.approx(0.8, abs=0.1)
+
+
+def test_the_seeds_for_less_are_the_fewest_that_reach_it():
+    n = int(count_seeds_for_less(0.5, 1.0, 3))
+    assert chance_of_less(n, 1.0, 0.5, 3) >= 0.8 > chance_of_less(n - 1, 1.0, 0.5, 3)
+    # One side is easier than both.
+    assert n <= count_seeds_for_margin(0.5, 1.0, 3)
+    assert count_seeds_for_less(0.0, 1.0) == math.inf
+    assert math.isnan(chance_of_less(2, 1.0, 0.5)) and math.isnan(count_seeds_for_less(0.5, math.nan))
+    plain = rank_correlation([1, 2, 3, 4, 5], [2, 1, 3, 5, 4])
+    assert math.isnan(spread_of_rho(plain))
