@@ -67,7 +67,8 @@ def compared_once(results: Results, base: Sequence[str] = (), without: Sequence[
 def merge_equal_cells(results: Results) -> Results:
     """Returns the tables with cells that share trials as one cell, the first of them; ``notes`` says which they are.
 
-    The trials of a cell differ in their seed alone, so two cells with a trial in common are equal. The first cell gets the
+    The trials of a cell differ in their seed alone, so two cells with a trial in common are equal; only cells whose seeds vary
+    other things (``seed_varies``) may have the trial of seed 0 in common, and stay apart. The first cell gets the
     seeds of the rest and of their A/A repeats, but not their candidates of tuning.
     """
     trials = results.trials
@@ -86,8 +87,10 @@ def merge_equal_cells(results: Results) -> Results:
 def _find_equal_cells(trials: "pd.DataFrame") -> dict[str, str]:
     """Returns the first cell of the table that each later cell shares a replicate with, by the later cell."""
     runs = trials.loc[trials["role"] == "replicate", ["trial_id", "cell_id"]]
+    varies = trials[PATH].map(write_level).map(fill_default) if PATH in trials else ""
+    runs = runs.assign(varies=varies)
     ranks = {cell_id: i for i, cell_id in enumerate(dict.fromkeys(runs["cell_id"]))}
-    shared = runs[runs.duplicated("trial_id", keep=False)]
+    shared = runs[runs.duplicated(["trial_id", "varies"], keep=False)]
     firsts: dict[str, str] = {}
 
     def find_first(cell_id: str) -> str:
@@ -95,7 +98,7 @@ def _find_equal_cells(trials: "pd.DataFrame") -> dict[str, str]:
             cell_id = firsts[cell_id]
         return cell_id
 
-    for _, same in shared.groupby("trial_id", sort=False)["cell_id"]:
+    for _, same in shared.groupby(["trial_id", "varies"], sort=False)["cell_id"]:
         # Cells that were found equal by another trial are one already.
         first, *later = sorted({find_first(cell_id) for cell_id in same}, key=ranks.__getitem__)
         firsts |= dict.fromkeys(later, first)

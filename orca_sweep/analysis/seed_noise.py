@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis import noise_sources
+from orca_sweep.analysis.compared import merge_equal_cells
 from orca_sweep.analysis.figure_style import COLOURS, DARK, PAGE, FigureStyle
 from orca_sweep.analysis.noise_sources import SourceGroup
 from orca_sweep.analysis.placebos import note_idle_placebos
@@ -130,6 +131,7 @@ def compute(
     Raises:
         InputError: if the tables lack what is named.
     """
+    results = merge_equal_cells(results)  # what runs once shows the noise once
     cells = read_cells(results, metric)
     tasks = by_task(cells)
     effects = numbers_by_task("--effect", effect, tasks)

@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from orca_sweep.analysis import cost, factor_effects, figure2_proxies, summary_over_tasks, table_effects, table_results
+from orca_sweep.analysis import (
+    cost,
+    factor_effects,
+    figure2_proxies,
+    seed_noise,
+    summary_over_tasks,
+    table_effects,
+    table_results,
+)
 from orca_sweep.analysis.compared import merge_equal_cells
 from orca_sweep.analysis.report import compute
 from orca_sweep.analysis.tables import describe_completeness, read_cells
@@ -143,3 +151,27 @@ def test_equal_cells_alone_are_nothing_to_compare():
     assert report.effects is None and report.notes
     with pytest.raises(InputError, match=r"only one cell.*Cells with the same trials are one cell"):
         table_effects.compute(results)
+
+
+def test_the_noise_of_equal_cells_counts_once():
+    noise = seed_noise.compute(in_memory(make_suite()))
+    (task,) = noise.tasks
+    assert [spread.cell.labels for spread in task.spreads] == [NONE, MNIST]
+    plain = [*cell_rows(NONE, BASE), *cell_rows(MNIST, BETTER)]
+    alone = seed_noise.compute(in_memory(plain)).tasks[0]
+    assert [spread.interval.sd for spread in task.spreads] == [spread.interval.sd for spread in alone.spreads]
+    assert task.spreads[1].seeds_holm == alone.spreads[1].seeds_holm
+    assert any("one cell in comparisons" in note for note in noise.notes)
+
+
+def test_cells_that_share_the_trial_of_seed_0_and_vary_other_things_stay_apart():
+    varied = [
+        cell_rows({**NONE, "seed_varies": level}, values) for level, values in (("all", BASE), ("dropout", BETTER))
+    ]
+    same = varied[0][0][0]["trial_id"]
+    planned, row = varied[1][0]
+    varied[1][0] = ({**planned, "trial_id": same}, row)
+    results = in_memory([*varied[0], *varied[1]], factors=("proxy", "seed_varies"))
+    assert merge_equal_cells(results) is results
+    (group,) = seed_noise.compute(results).tasks[0].sources
+    assert [source.varies for source in group.sources] == ["all", "dropout"]
