@@ -11,7 +11,7 @@ from orca_sweep.analysis.findings import ClaimFinding, Judgement, Lack, TaskFind
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.over_tasks import count_votes, judge_share, judge_some, write_summary
 from orca_sweep.analysis.table_effects import describe_unpaired
-from orca_sweep.analysis.task_power import describe_claim_power, find_addition, measure_power
+from orca_sweep.analysis.task_power import describe_claim_power, find_addition, measure_distance, measure_power
 from orca_sweep.stats import (
     Contrast,
     Verdict,
@@ -178,21 +178,31 @@ def _read_words(judgements: Sequence[Judgement]) -> list[tuple[str, str]]:
 def choose_leading(claim: Claim, judgements: Sequence[Judgement]) -> Judgement | None:
     """Returns the contrast that stands for a task.
 
-    It is the farthest from zero of those without whose word the task would say something else; if none is needed alone, of
-    those that keep the task undecided; without any, of all that decide.
+    A decided task shows the contrast farthest from zero of those without whose word it would say something else, or of all
+    that decide. An undecided task shows the one of its undecided contrasts that needs the most seeds to be decided.
     """
     deciding = [judgement for judgement in judgements if judgement.decides]
     words = _read_words(deciding)
     says = claim.says(words) if words else "undecided"
+    if says == "undecided":
+        open_ones = [judgement for judgement in deciding if judgement.unjudged or judgement.word == "undecided"]
+        known = [judgement for judgement in open_ones or deciding if math.isfinite(judgement.estimate)]
+        return min(known or deciding, key=lambda j: (_measure_ease(j), -abs(j.estimate)), default=None)
     needed = [
         judgement
         for i, judgement in enumerate(deciding)
         if claim.says([(kind, "undecided" if i == k else word) for k, (kind, word) in enumerate(words)]) != says
     ]
-    open_ones = [j for j in deciding if says == "undecided" and (j.unjudged or j.word == "undecided")]
-    candidates = needed or open_ones or deciding
-    known = [judgement for judgement in candidates if math.isfinite(judgement.estimate)]
-    return max(known, key=lambda j: abs(j.estimate), default=candidates[0] if candidates else None)
+    known = [judgement for judgement in needed or deciding if math.isfinite(judgement.estimate)]
+    return max(known, key=lambda j: abs(j.estimate), default=deciding[0])
+
+
+def _measure_ease(judgement: Judgement) -> float:
+    """The smaller, the more seeds it takes to decide a contrast; below zero if it cannot be judged at all."""
+    if judgement.unjudged or not judgement.sd > 0:
+        return -1.0
+    distance = measure_distance(judgement) / judgement.sd
+    return 0.0 if math.isnan(distance) else distance
 
 
 # Contrasts ----------------------------------------------------------------------------------------

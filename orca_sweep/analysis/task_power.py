@@ -53,9 +53,6 @@ def _measure_correlation(j: Judgement, alpha: float) -> Power:
     In simulations with six seeds, four trials each, this came out up to five percent too high.
     """
     n, least = j.n_seeds, math.atanh(abs(j.margin))
-    # The least that counts is negative where a higher metric is better.
-    distance = abs(math.atanh(j.estimate * math.copysign(1, j.margin)) - least)
-    to_decide = count_seeds_needed(distance, j.sd, j.n_family, alpha) if distance else math.inf
     return Power(
         n=n,
         is_correlation=True,
@@ -63,14 +60,23 @@ def _measure_correlation(j: Judgement, alpha: float) -> Power:
         detectable=math.tanh(detectable_effect(n, j.sd, least, n_comparisons=j.n_family, alpha=alpha)),
         chance_of_none=chance_of_less(n, j.sd, least, n_comparisons=j.n_family, alpha=alpha),
         seeds_for_margin=count_seeds_for_less(least, j.sd, j.n_family, alpha),
-        seeds_to_decide=to_decide if j.word == "undecided" else math.nan,
+        seeds_to_decide=_count_to_decide(j, alpha) if j.word == "undecided" else math.nan,
     )
 
 
 def _count_to_decide(judgement: Judgement, alpha: float) -> float:
     """Returns the seeds that would decide a contrast whose true difference is the one seen."""
-    distance = abs(abs(judgement.estimate) - judgement.margin)
+    distance = measure_distance(judgement)
     return count_seeds_needed(distance, judgement.sd, judgement.n_family, alpha) if distance else math.inf
+
+
+def measure_distance(judgement: Judgement) -> float:
+    """Returns how far an estimate is from the margin that decides it, in the unit of its ``sd``: atanh of a correlation."""
+    if judgement.kind == CORRELATION:
+        # The least that counts is negative where a higher metric is better.
+        rho = judgement.estimate * math.copysign(1, judgement.margin)
+        return abs(math.atanh(rho) - math.atanh(abs(judgement.margin)))
+    return abs(abs(judgement.estimate) - judgement.margin)
 
 
 def describe_power(power: Power, margin: Margin | None) -> str:

@@ -18,14 +18,17 @@ Watch = Callable[[str, Mapping[str, Any]], None]
 """Receives each event of a launch with its facts, in the thread of the launch.
 
 ``start``: n_todo, n_shared (of these, how many an earlier space of the launch runs), n_done
-(before), n_later (planned from results), dashboard. ``run``: trial_id, trial (its plan). ``epoch``:
-trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it is tried again). ``taken``: the
-row, cell_id, role, and trial (its plan) of a trial that did not run here: an equal one has ended in the space ``taken_from`` of
-the same launch; before ``start`` if that was in an earlier launch. ``wait``: trial_id, which waits for another sweep.
-``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Each event of a suite has the fact ``space``, the
-name of the member. Later versions may add events and facts.
+(before), n_later (planned from results), dashboard, nodes_away (nodes that do not see the sweep folder). ``run``: trial_id,
+trial (its plan). ``epoch``: trial_id, stage, epoch, val_metric. ``end``: the trial's row, cell_id, role, and again (whether it
+is tried again). ``taken``: the row, cell_id, role, and trial (its plan) of a trial that did not run here: an equal one has ended
+in the space ``taken_from`` of the same launch; before ``start`` if that was in an earlier launch. ``wait``: trial_id, which waits
+for another sweep. ``still``: if nothing has ended for 30 s, signs (by trial id, what it does now, or None) and n_without_place
+(trials that wait for a place). ``planned``: n_new trials. ``damaged``: problems, one text per damaged record. Each event of a
+suite has the fact ``space``, the name of the member. Later versions may add events and facts.
 """
 Progress = bool | Watch
+MOST_STILL = 4
+"""Running trials that are named when nothing has ended for a while."""
 Say = Callable[[str], None]
 
 
@@ -107,6 +110,17 @@ class Counts:
     start: float = field(default_factory=time.perf_counter)
 
 
+def _describe_away(nodes: Sequence[str]) -> str:
+    """Returns what happens on nodes that do not see the sweep folder."""
+    names = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+    is_one = len(nodes) == 1
+    return (
+        f"{'node' if is_one else 'nodes'} {names} {'does' if is_one else 'do'} not see the sweep folder or the store:"
+        f" {'its' if is_one else 'their'} trials send records and checkpoints here, and share what they pre-train"
+        " only with trials of the same node"
+    )
+
+
 class ProgressLines:
     """The events of a launch as lines for people, with trials named by their levels and seed.
 
@@ -139,6 +153,8 @@ class ProgressLines:
         match event:
             case "start":
                 yield self._write_start(facts)
+                if facts.get("nodes_away"):
+                    yield _describe_away(facts["nodes_away"])
             case "damaged":
                 yield from facts["problems"]
             case "planned" if counts.n_later:  # they were announced at the start
@@ -146,6 +162,8 @@ class ProgressLines:
                 counts.n_later = max(0, counts.n_later - facts["n_new"])
             case "run":
                 self.names[facts["trial_id"]] = self._name_trial(facts["trial"])
+            case "still":
+                yield from self._write_still(facts)
             case "wait":
                 name = self.names[facts["trial_id"]]
                 yield f"{name}: waits: another sweep is making an artifact that it needs, in the same store"
@@ -157,6 +175,17 @@ class ProgressLines:
             case "end":
                 counts.n_done += not facts.get("again")
                 yield self._write_end(facts)
+
+    def _write_still(self, facts: Mapping[str, Any]) -> Iterator[str]:
+        """Yields what goes on while nothing ends."""
+        signs = facts["signs"]
+        for trial_id in list(signs)[:MOST_STILL]:
+            yield f"{self.names[trial_id]}: {signs[trial_id].describe() if signs[trial_id] else 'has started'}"
+        if len(signs) > MOST_STILL:
+            yield f"... and {len(signs) - MOST_STILL} more trials run"
+        if facts["n_without_place"] and not signs:
+            n = facts["n_without_place"]
+            yield f"{'1 trial waits' if n == 1 else f'{n} trials wait'} for a place in the cluster"
 
     def _name_trial(self, trial: "PlannedTrial") -> str:
         tuned = {

@@ -14,10 +14,10 @@ from typing import Any
 from ray import tune
 
 from orca_sweep.bench import Measurement, Times, peak_memory_mib, take_median, time_call
-from orca_sweep.config import TrialConfig
 from orca_sweep.results import write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.lanes import Member, Setup, make_lanes
+from orca_sweep.sweep.params import read_config
 from orca_sweep.sweep.running import join_ray
 from orca_sweep.sweep.tuner import run_lanes
 from orca_sweep.trial import Records, Remembering, make_config
@@ -117,7 +117,7 @@ def _run_sweep(plan: Plan, out: Path, most: int | None = None) -> None:
     setup = Setup(out=out, store=str(out / "store"), data_root=out, address="local")
 
     def do_nothing(params: dict[str, Any]) -> None:
-        config = TrialConfig.model_validate(params["trial"]["config"])
+        config = read_config(params)
         row = {"trial_id": config.trial_id, "cell_id": config.cell_id, "status": "ok", "val_metric_best": 0.0}
         write_record(out, row, [])
         tune.report({"stage": "done", "status": "ok"})

@@ -26,13 +26,16 @@ WRONG_INPUT = 2
 SURROGATE = "\\ud"
 """The start of a half of a character in JSON, which may be all that is left of a name that is not UTF-8."""
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document (orca_sweep/cli/README.md)")]
+AsJsonLines = Annotated[
+    bool, typer.Option("--json-lines", help="print each event as a line of JSON, and the document as the last line")
+]
 Values = Mapping[str, Any]
 
 
 def is_json_asked(words: Sequence[str]) -> bool:
     """Says whether a command line asks for a document."""
     options = words[: words.index("--")] if "--" in words else words
-    return "--json" in options and not {"--help", "--version"} & set(options)
+    return bool({"--json", "--json-lines"} & set(options)) and not {"--help", "--version"} & set(options)
 
 
 class _DivertedStream(EscapingStream):

@@ -1,14 +1,13 @@
 """``orca-sweep launch``: runs a space."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orca_sweep.api.launching import LOOPBACK, Destination
-from orca_sweep.cli.documents import AsJson, print_document
-from orca_sweep.cli.running import Address, DashboardHost, run_command, run_suite_command
+from orca_sweep.cli.documents import AsJson, AsJsonLines
+from orca_sweep.cli.running import Address, DashboardHost, choose_output, run_command, run_suite_command
 from orca_sweep.cli.spaces import MaxTrials, Rehash, Smoke, SpaceFiles, SuiteName, read_sources
 
 
@@ -26,6 +25,7 @@ def launch(
     rehash: Rehash = False,
     max_trials: MaxTrials = None,
     as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
 ) -> None:
     """Run a space, or several as a suite, on Ray Tune.
 
@@ -37,9 +37,9 @@ def launch(
     plan = read_sources(spaces, name).plan(
         max_trials=max_trials, rehash=rehash, data=data, store=store, out=out, smoke=smoke
     )
-    print_end = partial(print_document, "launch") if as_json else None
+    output = choose_output("launch", as_json=as_json, as_json_lines=as_json_lines)
     if not isinstance(plan, Plan):
-        run_suite_command(plan.make_run(address, dashboard_host), print_end)
+        run_suite_command(plan.make_run(address, dashboard_host), output)
         return
     destination = Destination(
         folder=plan.folder,
@@ -48,4 +48,4 @@ def launch(
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_command(plan.record, destination, print_end)
+    run_command(plan.record, destination, output)

@@ -48,6 +48,8 @@ class Progress:
                 self.running[facts["trial_id"]] = "starts"
             case "epoch":
                 self._show_epoch(facts)
+            case "still":
+                self.running |= {trial_id: sign.describe() for trial_id, sign in facts["signs"].items() if sign}
             case "wait" | "end":
                 self.running.pop(facts["trial_id"], None)
             case "taken":

@@ -19,6 +19,9 @@ from orca_sweep.stats.modes import describe_mode
 if TYPE_CHECKING:
     from orca_sweep.results import Cell, Results
 
+MOST_ROWS = 80
+"""Cells that are printed; nobody reads more on a terminal."""
+
 
 def summarise_sweep(folder: Path, finished: Finished, console: Console) -> dict[str, Any]:
     """Prints the summary of a sweep that has its tables and figures, however it ended.
@@ -100,6 +103,7 @@ def _write_custody(results: "Results", folder: Path) -> list[str]:
 def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
     """Prints the cells and returns them."""
     from orca_sweep.analysis.tables import by_task, describe_scales
+    from orca_sweep.analysis.writing import count_things
     from orca_sweep.results import summarise_cells
 
     cells = summarise_cells(results)
@@ -116,17 +120,18 @@ def _print_cells(results: "Results", console: Console) -> tuple["Cell", ...]:
         rows.append((*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *numbers))
     print_text(console, _write_heading(cells, results.metric))
     head = (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok")
-    print_table(console, head, rows)
+    if len(rows) <= MOST_ROWS:
+        print_table(console, head, rows)
+    else:
+        print_text(console, f"{len(rows)} cells are too many to read here: the page and the tables below have them.")
     scales = describe_scales({cell.task: cell.bounds for cell in cells})
     if scales:
         print_text(console, scales)
-    efforts = sorted({cell.n_searched for cell in cells if cell.cell_id in searched})
+    efforts = {cell.n_searched for cell in cells if cell.cell_id in searched}
     if efforts:
-        counts = " to ".join(map(str, efforts))
-        print_text(
-            console,
-            f"tuned within each cell on validation data, with {counts} {'trial' if counts == '1' else 'trials'} on other seeds",
-        )
+        least, most = min(efforts), max(efforts)
+        count = count_things(most, "trial") if least == most else f"{least} to {most} trials"
+        print_text(console, f"tuned within each cell on validation data, with {count} on other seeds")
     return cells
 
 

@@ -19,9 +19,11 @@ from orca_sweep.results.custody import Reveal, now, read_reveals, reveal
 from orca_sweep.results.reading import open_tables, read_results
 from orca_sweep.results.records import (
     clear_attempt,
+    error_path,
     make_json_safe,
     read_record,
     read_row,
+    record_path,
     take_record,
     unseal_metrics,
     usable_record,
@@ -64,6 +66,7 @@ __all__ = [
     "clear_attempt",
     "collect",
     "describe_changes",
+    "error_path",
     "find_earlier_levels",
     "find_earlier_trials",
     "find_repeated_seeds",
@@ -77,6 +80,7 @@ __all__ = [
     "read_reveals",
     "read_row",
     "read_task_metrics",
+    "record_path",
     "reveal",
     "score_trials",
     "summarise_cells",

@@ -16,6 +16,7 @@ from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file, read_regular_file
 from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
 from orca_sweep.results.schemas import RECORD_FILE, open_seal
+from orca_sweep.results.signs import sign_path
 from orca_sweep.space.manifest import SweepManifest
 from orca_sweep.store import explain_write_errors, write_json
 
@@ -128,7 +129,7 @@ def clear_attempt(folder: Path, trial_id: str) -> None:
     Raises:
         StorageError: if they cannot be deleted, for example because a folder is in their place.
     """
-    for path in (record_path(folder, trial_id), error_path(folder, trial_id)):
+    for path in (record_path(folder, trial_id), error_path(folder, trial_id), sign_path(folder, trial_id)):
         with explain_write_errors(path):
             path.unlink(missing_ok=True)
 

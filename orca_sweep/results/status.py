@@ -19,6 +19,7 @@ from orca_sweep.results.records import (
     read_traceback,
     record_path,
 )
+from orca_sweep.results.signs import Sign, read_sign
 from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
 from orca_sweep.space.suites import (
     LOCK,
@@ -82,6 +83,8 @@ class SweepStatus:
     """Unfinished trials that have a folder."""
     started_names: tuple[str, ...]
     """Their levels and seeds."""
+    signs: tuple[Sign, ...]
+    """What they do now, or did last, as far as they have given signs of life; the latest first."""
     trials_per_hour: float | None
     """In the last launch."""
     eta_s: float | None
@@ -114,13 +117,23 @@ class SweepStatus:
         yield from (f"  {member._count_trials()}" for member in self.members)
         yield from self.notes
         if self.started:
-            n_more = len(self.started) - n_shown
-            yield f"started: {'; '.join(self.started_names[:n_shown])}{f'; and {n_more} more' if n_more > 0 else ''}"
+            yield from self._list_started(n_shown)
         yield from map(str, self.failures[:n_shown])
         if len(self.failures) > n_shown:
             yield f"... and {len(self.failures) - n_shown} more that are not ok ({where_all_are})"
         if self.unplanned:
             yield self.unplanned
+
+    def _list_started(self, n_shown: int) -> Iterator[str]:
+        """Yields the trials that have begun: first those that have given a sign of life, the latest first."""
+        named = dict(zip(self.started, self.started_names, strict=True))
+        signs = {sign.trial_id: sign for sign in self.signs}
+        yield "started:"
+        for trial_id in list(dict.fromkeys([*signs, *named]))[:n_shown]:
+            sign = signs.get(trial_id)
+            yield f"  {named[trial_id]}{f': {sign.describe()}, on {sign.node}' if sign else ''}"
+        if len(named) > n_shown:
+            yield f"  and {len(named) - n_shown} more"
 
     def _count_trials(self) -> str:
         counts = ", ".join(f"{n} {status}" for status, n in sorted(self.statuses.items()))
@@ -189,6 +202,7 @@ def _join_members(folder: Path, suite: SuiteManifest) -> SweepStatus:
         is_running=running,
         started=tuple(started),
         started_names=tuple(started.values()),
+        signs=_order_signs(sign for m in members for sign in m.status.signs if sign.trial_id in started),
         trials_per_hour=rate,
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
         cpu_hours=sum(h * member.manifest.resources.cpu for member, h in hours),
@@ -233,6 +247,7 @@ def _read_sweep(folder: Path) -> _Read:
         is_running=running,
         started=started,
         started_names=tuple(map(names.__getitem__, started)),
+        signs=_order_signs(sign for trial_id in started if (sign := read_sign(folder, trial_id))),
         trials_per_hour=rate,
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
         cpu_hours=hours * manifest.resources.cpu,
@@ -246,6 +261,10 @@ def _read_sweep(folder: Path) -> _Read:
         unplanned=describe_unplanned(folder, folders, manifest),
     )
     return _Read(folder=folder, manifest=manifest, rows=rows, status=status)
+
+
+def _order_signs(signs: Iterable[Sign]) -> tuple[Sign, ...]:
+    return tuple(sorted(signs, key=lambda sign: -sign.at))
 
 
 def _read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,10 @@ def check_resources(resources: Resources) -> None:
     raise InputError(f"resources: no node can ever hold a trial that needs {request}. Lower 'resources' in the space.")
 
 
-def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
-    """Checks on every node that can hold a trial that it sees the sweep folder and the store, and has packages and data.
+def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> frozenset[str]:
+    """Checks that every node that can hold a trial has packages and data.
+
+    Returns the nodes that do not see the sweep folder or the store, or may not write there.
 
     Raises:
         InputError: with what each node lacks.
@@ -190,76 +193,75 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     need = make_bundle(plan.space.resources)
     nodes = [node for node in ray.nodes() if node["Alive"] and _can_hold(node["Resources"], need)]
     is_separate_folder = "://" not in store and not Path(store).is_relative_to(out)
-    folders = {"out": out, **({"store": Path(store)} if is_separate_folder else {})}
-    probes = {name: folder / f".seen-by-all-{uuid.uuid4().hex}" for name, folder in folders.items()}
+    folders = [out, *([Path(store)] if is_separate_folder else [])]
+    probes = [folder / f".seen-by-all-{uuid.uuid4().hex}" for folder in folders]
     configs = [cell.flat() for cell in plan.cells]
     try:
         if is_separate_folder:
             Store(store).make_root()
-        for probe in probes.values():
+        for probe in probes:
             with explain_write_errors(probe):
                 probe.parent.mkdir(parents=True, exist_ok=True)
                 probe.touch()
-        paths = {name: str(probe) for name, probe in probes.items()}
-        arguments = (paths, plan.space.imports, configs, str(data_root))
-        answers = [
-            (n["NodeManagerAddress"], _find_problems.options(scheduling_strategy=_on_node(n)).remote(*arguments))
+        arguments = (list(map(str, probes)), plan.space.imports, configs, str(data_root))
+        asked = [
+            (n["NodeManagerAddress"], _ask_node.options(scheduling_strategy=_on_node(n)).remote(*arguments))
             for n in nodes
         ]
-        problems_by_node = [(name, _wait_for_problems(answer)) for name, answer in answers]
+        answers = [(name, answer) for name, reply in asked if (answer := _wait_for_answer(reply)) is not None]
     finally:
-        for probe in probes.values():
+        for probe in probes:
             probe.unlink(missing_ok=True)
+    if not answers:
+        raise InputError("the nodes that can hold a trial have left the cluster. Launch again once one is back.")
     nodes_by_problem: dict[Problem, list[str]] = {}
-    for name, problems in problems_by_node:
-        for problem in problems:
+    for name, answer in answers:
+        for problem in answer.problems:
             nodes_by_problem.setdefault(problem, []).append(name)
     if nodes_by_problem:
         raise InputError([problem.at("", f"on {', '.join(names)}") for problem, names in nodes_by_problem.items()])
+    return frozenset(name for name, answer in answers if not answer.sees_folders)
 
 
-def _wait_for_problems(answer: Any) -> Sequence[Problem]:
+@dataclass(frozen=True, kw_only=True)
+class _NodeAnswer:
+    """What a node says before the first trial."""
+
+    problems: Sequence[Problem] = ()
+    sees_folders: bool = True
+
+
+def _wait_for_answer(reply: Any) -> _NodeAnswer | None:
+    """Returns what a node says; None if it has left the cluster, which nobody may have noticed when it was asked."""
     try:
-        problems: Sequence[Problem] = ray.get(answer)
-        return problems
+        answer: _NodeAnswer = ray.get(reply)
+        return answer
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return None
     except ray.exceptions.RayError as error:
         # Ray's error holds the node's traceback; its last line says what happened.
         last = str(error).strip().splitlines()[-1]
         remedy = "Install the same version with the same extras as here."
-        return (Problem(rule=f"the program cannot run there ({last}).", remedy=remedy),)
+        return _NodeAnswer(problems=(Problem(rule=f"the program cannot run there ({last}).", remedy=remedy),))
 
 
 def _on_node(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
 
 
-def _advise_sharing(name: str) -> str:
-    url = ", or give a URL such as s3://bucket/store" if name == "store" else ""
-    return f"Mount one shared folder (NFS, Lustre or similar) at the same path on all nodes and give it{url}."
-
-
 @ray.remote(num_cpus=0)
-def _find_problems(
-    probes: Mapping[str, str], imports: Sequence[str], configs: Sequence[Mapping[str, Any]], data_root: str
-) -> Sequence[Problem]:
-    """Returns what this node lacks for the trials."""
+def _ask_node(
+    probes: Sequence[str], imports: Sequence[str], configs: Sequence[Mapping[str, Any]], data_root: str
+) -> _NodeAnswer:
+    """Returns what this node lacks for the trials, and whether it sees the folders."""
     from orca_sweep.config import TrialConfig
     from orca_sweep.trial import load_imports, resolve_configs, unavailable_parts
 
-    problems: list[str | Problem] = [
-        Problem(
-            field=name,
-            value=str(Path(path).parent),
-            rule="not visible.",
-            remedy=_advise_sharing(name),
-            is_argument=True,
-        )
-        for name, path in probes.items()
-        if not Path(path).exists()
-    ]
+    sees_folders = all(os.path.exists(path) and os.access(os.path.dirname(path), os.W_OK) for path in probes)
     try:
         load_imports(imports)
         missing = unavailable_parts(resolve_configs(map(TrialConfig.from_flat, configs)), Path(data_root))
-        return InputError([*problems, *missing]).problems
     except InputError as error:
-        return (*InputError(problems).problems, *error.problems)
+        return _NodeAnswer(problems=error.problems)
+    problems = InputError(missing).problems if missing else ()
+    return _NodeAnswer(problems=problems, sees_folders=sees_folders)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from orca_sweep.results import FINAL_STATUSES, UNFINISHED, read_row, take_record
 from orca_sweep.space import Plan, PlannedTrial
 from orca_sweep.space.manifest import append_planned
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
+from orca_sweep.space.trial_names import TrialNames
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import make_bundle
 from orca_sweep.training.run import drop_checkpoint
@@ -20,7 +22,7 @@ from orca_sweep.trial import Records, StageNames, make_config
 
 CONTINUE = "Ended trials are kept; launch again, and the rest continues from its last saved epoch."
 Watch = Callable[[str, Mapping[str, Any]], None]
-"""Receives the events damaged, taken, start, planned, run, epoch, wait and end, each with its facts."""
+"""Receives the events damaged, taken, start, planned, run, epoch, still, wait and end, each with its facts."""
 Prefixes = Mapping[str, frozenset[int]]
 """Epochs of fine-tuning that a trial shares with others, by trial id."""
 
@@ -103,6 +105,7 @@ class Lane:
     def __init__(self, number: int, member: Member, shop: Shop) -> None:
         """Starts a plan where its records left off; takes what siblings have run."""
         self.number, self.member, self.shop = number, member, shop
+        self._naming = TrialNames(member.plan.labels, member.plan.space.tune)
         self.plan, self.out, self.watch = member.plan, member.setup.out, member.watch
         self.need = make_bundle(self.plan.space.resources)
         self.ended_s = time.perf_counter()
@@ -133,15 +136,30 @@ class Lane:
         self.watch("taken", {**row, **facts})
         return row
 
+    def name_trial(self, trial: PlannedTrial) -> str:
+        """Returns levels and seed of a trial."""
+        space = self.plan.space
+        tuned = {path: space.write_level(path, attrgetter(path)(trial.config)) for path in space.tune}
+        return self._naming.add_trial(trial.trial_id, trial.cell_id, seed=trial.seed, role=trial.role, tuned=tuned)
+
     def note_end(self) -> None:
         """Notes the time at which a trial has ended."""
         self.ended_s = time.perf_counter()
 
-    def report_start(self, dashboard: str | None, counted: Collection[str] = ()) -> None:
-        """Reports how much there is to run, and how much of it earlier lanes have counted, given the ids of their trials."""
+    def report_start(
+        self, dashboard: str | None, counted: Collection[str] = (), nodes_away: Collection[str] = ()
+    ) -> None:
+        """Reports how much there is to run.
+
+        Args:
+            dashboard: the address of Ray's dashboard.
+            counted: ids of trials that earlier lanes have counted.
+            nodes_away: nodes that do not see the sweep folder.
+        """
         agenda, plan = self.agenda, self.plan
         facts = {
             "dashboard": dashboard,
+            "nodes_away": sorted(nodes_away),
             "n_todo": agenda.n_left,
             "n_shared": sum(trial_id in counted for trial_id in agenda.queue),
             "n_done": len(agenda.known) - agenda.n_left,

@@ -5,8 +5,10 @@ planned trials cost the driver nothing, and none holds a slot while it waits for
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from ray.tune.search import Searcher
 
 from orca_sweep.errors import StorageError
 from orca_sweep.results import clear_attempt, now, usable_record, write_record
+from orca_sweep.results.signs import read_sign, sign_path
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.stats.modes import Mode, best_value
 from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.sweep.lanes import Lane
+from orca_sweep.sweep.params import make_params
 from orca_sweep.tasks import describe_metric
 from orca_sweep.training.run import CHECKPOINT, drop_checkpoint
 from orca_sweep.trial import Records
@@ -30,6 +34,8 @@ PASSED = "passed"
 WAITING = "waiting"
 DONE = "done"
 UNWRITTEN = "unwritten"
+SILENCE_S = 30.0
+"""After so long without a start or an end of a trial, people are told what goes on."""
 Need = tuple[tuple[str, float], ...]
 """The resources of one trial, to compare them."""
 
@@ -74,6 +80,8 @@ class Queue(Searcher):
         self.placeless: dict[str, Need] = {}
         """The resources of those that Tune has not started yet."""
         self.n_placeless: Counter[Need] = Counter()
+        self.heard_s = time.monotonic()
+        """When a trial last ended, or people were told what goes on."""
         self.unwritten: str | None = None
         """Why a record could not be written; then no more trials start."""
 
@@ -103,17 +111,14 @@ class Queue(Searcher):
             self.unwritten = str(error)
             return Searcher.FINISHED
         lane.watch("run", {"trial_id": trial_id, "trial": trial})
-        return {
-            "trial": {
-                "lane": lane.number,
-                "trial_id": trial_id,
-                "cell_id": trial.cell_id,
-                "role": trial.role,
-                "attempt": lane.agenda.attempts[trial_id],
-                "reports_stages": lane.agenda.makes(trial_id),
-                "config": trial.config.model_dump(),
-            }
-        }
+        return make_params(
+            trial,
+            name=lane.name_trial(trial),
+            space=lane.plan.space.name,
+            lane=lane.number,
+            attempt=lane.agenda.attempts[trial_id],
+            reports_stages=lane.agenda.makes(trial_id),
+        )
 
     def note_start(self, tune_id: str) -> None:
         """Notes that a trial has its place in the cluster."""
@@ -138,6 +143,7 @@ class Queue(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Takes a trial back from Tune: it has ended, waits, was pruned, or its worker is gone for good."""
         attempt = self.running.pop(trial_id)
+        self.heard_s = time.monotonic()
         self.note_start(trial_id)  # if it never did
         lane, trial = attempt.lane, attempt.trial
         if not error and result is not None and result.get("stage") == WAITING:
@@ -157,6 +163,8 @@ class Queue(Searcher):
     def _end_trial(self, attempt: Attempt, error: bool) -> None:
         lane, trial = attempt.lane, attempt.trial
         lane.note_end()
+        with suppress(OSError):
+            sign_path(lane.out, trial.trial_id).unlink()
         record = usable_record(lane.out, trial.trial_id)
         if record is None:
             write_missing_record(attempt, self.n_starts if error else None)
@@ -166,6 +174,18 @@ class Queue(Searcher):
         lane.watch("end", {**row, "again": again, "role": trial.role, "cell_id": trial.cell_id})
         lane.agenda.ended(trial.trial_id, row)
 
+    def tell_still(self) -> None:
+        """Tells each lane what its trials do, if nothing has been heard for a while."""
+        if time.monotonic() - self.heard_s < SILENCE_S:
+            return
+        self.heard_s = time.monotonic()
+        for lane in self.lanes:
+            own = {tune_id: a.trial.trial_id for tune_id, a in self.running.items() if a.lane is lane}
+            placed = [trial_id for tune_id, trial_id in own.items() if tune_id not in self.placeless]
+            if own:
+                signs = {trial_id: read_sign(lane.out, trial_id) for trial_id in placed}
+                lane.watch("still", {"signs": signs, "n_without_place": len(own) - len(placed)})
+
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: our records say what is done, and Tune's state is never restored."""
 
@@ -174,7 +194,7 @@ class Queue(Searcher):
 
 
 class StartNotes(Callback):
-    """Tells the queue when trials get their places; Tune tells its searchers only of reports."""
+    """Tells the queue when trials get their places, and that time passes; Tune tells its searchers only of reports."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -182,6 +202,10 @@ class StartNotes(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Notes a start."""
         self.queue.note_start(trial.trial_id)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tells what is still going on, now and then."""
+        self.queue.tell_still()
 
 
 def write_missing_record(attempt: Attempt, n_starts: int | None) -> None:
@@ -255,13 +279,13 @@ class GroupedPruning(TrialScheduler):
         return True
 
     def _find_group(self, trial: Any) -> TrialScheduler | None:
-        planned = trial.config["trial"]
-        lane, rule = planned["lane"], self.rules[planned["lane"]]
+        params = trial.config
+        lane, rule = params["lane"], self.rules[params["lane"]]
         if rule is None:
             return None
-        task, seed = planned["config"]["task"], planned["config"]["seed"]
-        if planned["role"] == "search":
-            key = f"{lane}/{planned['cell_id']}/{seed}"
+        task, seed = params["task"], params["seed"]
+        if params["role"] == "search":
+            key = f"{lane}/{params['cell_id']}/{seed}"
         elif rule.cells:
             key = f"{lane}/{task}/{seed}"
         else:
@@ -279,7 +303,7 @@ class GroupedPruning(TrialScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Returns whether the trial goes on."""
         group = self._find_group(trial)
-        last = trial.config["trial"]["config"]["finetune"]["epochs"]
+        last = trial.config["finetune.epochs"]
         if group is None or result.get("stage") != "finetune" or result["epoch"] >= last:
             return str(TrialScheduler.CONTINUE)
         return str(group.on_trial_result(tune_controller, trial, result))

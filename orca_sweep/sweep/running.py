@@ -9,14 +9,15 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, first_line, refuse_argument
 from orca_sweep.results import find_earlier_levels, find_earlier_trials, read_record
@@ -35,7 +36,9 @@ from orca_sweep.sweep.checks import (
     check_store,
     has_dashboard,
 )
+from orca_sweep.sweep.keeper import keep_home
 from orca_sweep.sweep.lanes import CONTINUE, Lane, Member, Outcome, Setup, Watch, make_lanes
+from orca_sweep.sweep.loggers import list_problems
 from orca_sweep.sweep.private import hide_token_advice, keep_token_private, listen_on_loopback, make_private_folder
 from orca_sweep.sweep.trainable import make_trainable
 from orca_sweep.sweep.tuner import run_lanes, set_default
@@ -78,22 +81,29 @@ def launch_members(members: Sequence[Member], rescue: Rescue | None = None) -> t
     """
     start_s, setup = time.perf_counter(), _get_common_setup(members)
     _collect_problems(members, _check_member)
-    with join_ray(setup.address, setup.dashboard_host) as (dashboard, guard):
+    with join_ray(setup.address, setup.dashboard_host, _describe_job(members)) as (dashboard, guard):
         _collect_problems(members, lambda member: check_resources(member.plan.space.resources))
         with _hold_folders(members):
-            if not _runs_here(setup.address):
-                _collect_problems(members, _check_member_on_nodes)
+            is_cluster, away = not _runs_here(setup.address), _AwayNodes()
+            if is_cluster:
+                _collect_problems(members, away.check_member)
             lanes = _prepare_lanes(members)
-            counted: set[str] = set()
-            for lane in lanes:
-                lane.report_start(dashboard, counted)
-                counted |= lane.agenda.queue.keys()
+            _report_start(lanes, dashboard, away)
             if rescue is not None:
                 guard.rescue = lambda lost: rescue(tuple(lane.summarise(start_s, lost) for lane in lanes))
             if not all(lane.agenda.is_over for lane in lanes):
-                run_lanes(lanes, make_trainable(lanes))
+                outs = [lane.out for lane in lanes]
+                with keep_home(outs, setup.store) if is_cluster else nullcontext() as home:
+                    run_lanes(lanes, make_trainable(lanes, home))
             guard.end()  # the rest needs no Ray
             return tuple(lane.summarise(start_s, guard.lost) for lane in lanes)
+
+
+def _describe_job(members: Sequence[Member]) -> dict[str, str]:
+    """Returns what Ray's list of jobs says of a launch."""
+    n_trials = sum(len(member.plan.trials) for member in members)
+    names, folders = (", ".join(texts) for texts in ((m.name for m in members), (str(m.setup.out) for m in members)))
+    return {"orca-sweep": names, "folders": folders, "planned trials": str(n_trials)}
 
 
 # Checks -------------------------------------------------------------------------------------------
@@ -144,16 +154,27 @@ def _check_member(member: Member) -> None:
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
         check_dashboard_host(setup.dashboard_host)
-    problems: list[str | Problem] = [*unavailable_loggers(logger.name for logger in plan.space.loggers)]
+    problems = [*unavailable_loggers(logger.name for logger in plan.space.loggers), *list_problems(plan.space)]
     if _runs_here(setup.address):
         problems += unavailable_parts(resolve_configs(plan.cells), setup.data_root)
     if problems:
         raise InputError(problems)
 
 
-def _check_member_on_nodes(member: Member) -> None:
-    setup = member.setup
-    check_nodes(member.plan, setup.out, setup.store, setup.data_root)
+class _AwayNodes:
+    """The nodes that do not see the sweep folder of each member, by the member's name."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, frozenset[str]] = {}
+
+    def check_member(self, member: Member) -> None:
+        """Checks all nodes for a member's trials.
+
+        Raises:
+            InputError: with what each node lacks.
+        """
+        setup = member.setup
+        self.names[member.name] = check_nodes(member.plan, setup.out, setup.store, setup.data_root)
 
 
 def _runs_here(address: str) -> bool:
@@ -214,6 +235,17 @@ def _report_damage(member: Member) -> None:
         member.watch("damaged", {"problems": problems})
 
 
+def _report_start(lanes: Sequence[Lane], dashboard: str | None, away: _AwayNodes) -> None:
+    """Reports what there is to run in each lane. Trials and nodes of earlier lanes are not told again."""
+    counted: set[str] = set()
+    named: frozenset[str] = frozenset()
+    for lane in lanes:
+        names = away.names.get(lane.member.name, frozenset())
+        lane.report_start(dashboard, counted, names - named)
+        counted |= lane.agenda.queue.keys()
+        named |= names
+
+
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
     """Returns the manifest with the folder's trials of earlier file contents, and the labels of their cells."""
     earlier, manifest = find_earlier_trials(setup.out, plan), make_manifest(plan, setup.data_root, setup.store)
@@ -225,10 +257,17 @@ def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
 
 
 @contextmanager
-def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
+def join_ray(
+    address: str, dashboard_host: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Iterator[tuple[str | None, RayWatch]]:
     """Joins or starts Ray for a block; yields the dashboard's address, if there is one, and the watch over Ray.
 
     A Ray that already runs in this process is used as it is, and runs on afterwards.
+
+    Args:
+        address: where Ray runs, as in `Setup`.
+        dashboard_host: where the dashboard of a local Ray listens.
+        metadata: what Ray's list of jobs says of this one.
 
     Raises:
         InputError: if Ray cannot be joined.
@@ -243,7 +282,7 @@ def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[
             keep_token_private()
             hide_token_advice()
             stack.enter_context(listen_on_loopback())
-        yield stack.enter_context(_run_ray(address, dashboard_host))
+        yield stack.enter_context(_run_ray(address, dashboard_host, metadata))
 
 
 @contextmanager
@@ -261,8 +300,10 @@ def _silence_tune() -> Iterator[None]:
 
 
 @contextmanager
-def _run_ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | None, RayWatch]]:
-    dashboard = None if address == RUNNING else _start_ray(address, dashboard_host).dashboard_url
+def _run_ray(
+    address: str, dashboard_host: str | None, metadata: Mapping[str, str] | None
+) -> Iterator[tuple[str | None, RayWatch]]:
+    dashboard = None if address == RUNNING else _start_ray(address, dashboard_host, metadata).dashboard_url
     with interrupt_on_signals(), watch_ray(_runs_here(address)) as guard:
         try:
             yield dashboard or None, guard
@@ -278,13 +319,14 @@ def _run_ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | N
                 leave_ray(guard)
 
 
-def _start_ray(address: str, dashboard_host: str | None) -> Any:
+def _start_ray(address: str, dashboard_host: str | None, metadata: Mapping[str, str] | None) -> Any:
     """Joins a cluster, or starts a local Ray; tries that twice, since a busy machine may be too slow at first."""
     start = partial(
         ray.init,
         address=address,
         log_to_driver=False,
         logging_level=logging.WARNING,
+        job_config=JobConfig(metadata=dict(metadata or {})),
         **_list_local_options(address, dashboard_host),
     )
     if address != "local":

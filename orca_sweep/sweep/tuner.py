@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import ProgressReporter
+from ray.tune.trainable.function_trainable import wrap_function
 
 from orca_sweep.errors import StorageError
 from orca_sweep.sweep.lanes import Lane
@@ -34,9 +35,10 @@ def run_lanes(lanes: Sequence[Lane], work: Callable[[dict[str, Any]], None]) -> 
     queue = Queue(lanes, WORKER_DEATHS + 1, slots)
     places = [tune.PlacementGroupFactory([lane.need]) for lane in lanes]
     rules = [lane.plan.space.prune for lane in lanes]
+    names = ", ".join(lane.member.name for lane in lanes)
     tuner = tune.Tuner(
         # Tune uses a worker again for trials with equal resources, and ends it if only others are to come.
-        tune.with_resources(work, lambda params: places[params["trial"]["lane"]]),
+        _make_trial_class(tune.with_resources(work, lambda params: places[params["lane"]]), f"orca-sweep: {names}"),
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             num_samples=-1,
@@ -64,6 +66,18 @@ def run_lanes(lanes: Sequence[Lane], work: Callable[[dict[str, Any]], None]) -> 
         tuner.fit()
     if queue.unwritten is not None:
         raise StorageError(queue.unwritten)
+
+
+def _make_trial_class(work: Callable[[dict[str, Any]], None], name: str) -> type[tune.Trainable]:
+    """Returns the class of Tune's actors: Ray's dashboard shows its name, and ``name`` beside each of them.
+
+    That name is fixed when an actor starts, and an actor runs many trials; so it names no trial.
+    """
+
+    class OrcaTrial(wrap_function(work, name)):  # type: ignore[misc]
+        pass
+
+    return OrcaTrial
 
 
 def choose_tune_folder(outs: Sequence[Path]) -> Path:
@@ -116,7 +130,7 @@ def _count_slots(need: Mapping[str, float]) -> int:
 
 def _name_attempt(trial: Any) -> str:
     """Returns a name for an attempt at a trial; only the first lane's begin with the trial's id."""
-    planned = trial.config["trial"]
-    parts = [f"lane-{planned['lane'] + 1}"] if planned["lane"] else []
-    parts += [planned["trial_id"]] + ([str(planned["attempt"])] if planned["attempt"] > 1 else [])
+    params = trial.config
+    parts = [f"lane-{params['lane'] + 1}"] if params["lane"] else []
+    parts += [params["trial_id"]] + ([str(params["attempt"])] if params["attempt"] > 1 else [])
     return "-".join(parts)

@@ -62,18 +62,21 @@ class Saving:
     """Hash of everything the run depends on: only a run with the same identity continues from the file."""
     every_epochs: int = 1
     every_s: float = 600.0
+    saved: Callable[[], None] = lambda: None
+    """Called when a state has been written."""
 
 
 class CheckpointFile:
     """The file with a run's latest state: safetensors with JSON in the header. Each state replaces the previous one."""
 
     def __init__(self, saving: Saving) -> None:
-        self.path, self.identity = str(saving.path), saving.identity
+        self.path, self.identity, self.saved = str(saving.path), saving.identity, saving.saved
         self.policy = CheckpointPolicy(every_s=saving.every_s, every_epochs=saving.every_epochs)
 
     def write_state(self, state: TrainState, **extra: Any) -> None:
         """Writes the state and further JSON values."""
         write_tensors(self.path, *state.pack(identity=self.identity, **extra))
+        self.saved()
         self.policy.note_saved(state.epoch)
 
     def read_own(self) -> Artifact | None:

@@ -1,6 +1,6 @@
 """The context of a run, which says where it runs and what it shares, and the record of the run so far."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,12 @@ class RunContext:
     """Called once per epoch with its row."""
     passed: Callable[[str], None] = lambda stage: None
     """Called with each stage of ``shared_stages`` when its artifact exists, and with ``finetune-prefix``."""
+    began: Callable[[str], None] = lambda stage: None
+    """Called with the name of each stage when it begins."""
+    saved: Callable[[], None] = lambda: None
+    """Called when a checkpoint has been written."""
+    keep_costs: Callable[[str, Mapping[str, Any]], None] | None = None
+    """Keeps the row of a trial for the forecasts of later plans; None: in the worker's store."""
 
 
 @dataclass(kw_only=True)

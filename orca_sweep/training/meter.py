@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ class Meter:
         stages: rows of the stages table.
     """
 
-    def __init__(self, n_gpus: float) -> None:
-        """Starts measuring and resets the peaks, so that earlier work of the process does not count."""
-        self.n_gpus = n_gpus
+    def __init__(self, n_gpus: float, began: Callable[[str], None] = lambda name: None) -> None:
+        """Starts measuring and resets the peaks, so that earlier work of the process does not count.
+
+        Args:
+            n_gpus: GPUs that the trial holds.
+            began: called with the name of each stage when it begins.
+        """
+        self.n_gpus, self.began = n_gpus, began
         self.seconds: dict[str, float] = {}
         self.stages: list[dict[str, Any]] = []
         self.start = time.perf_counter()
@@ -34,6 +39,7 @@ class Meter:
         Seconds outside all phases are added to the first phase.
         """
         phases: list[dict[str, Any]] = []
+        self.began(name)
         start = time.perf_counter()
         try:
             yield phases

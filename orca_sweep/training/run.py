@@ -66,7 +66,7 @@ def _record_run(
     worker, home = context.worker, find_home(config, context)
     if context.limit_s is not None:
         context = replace(context, report=_limit_time(context.limit_s, time.perf_counter(), config, context.report))
-    record = RunRecord(row=_identify(config, worker), meter=Meter(worker.n_gpus))
+    record = RunRecord(row=_identify(config, worker), meter=Meter(worker.n_gpus, context.began))
     try:
         run(record, context)
         record.note_end("ok")
@@ -80,10 +80,9 @@ def _record_run(
     if row["status"] in FINAL_STATUSES:
         drop_checkpoint(home)  # not before the record is written
     if row["status"] == "ok":
+        keep_costs = context.keep_costs or worker.store.put_row
         with contextlib.suppress(OSError):  # only later plans miss it
-            worker.store.put_row(
-                config.trial_id, {**make_json_safe(row), **_describe_worker(worker), "config": config.flat()}
-            )
+            keep_costs(config.trial_id, {**make_json_safe(row), **_describe_worker(worker), "config": config.flat()})
     return row
 
 

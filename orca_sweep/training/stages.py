@@ -228,6 +228,7 @@ def _finetune(trial: ResolvedTrial, built: _FinetuneInputs, context: RunContext,
             identity=identity,
             every_epochs=checkpoints.epochs,
             every_s=60 * checkpoints.minutes,
+            saved=context.saved,
         )
         augments = config.data.augment and trial.task.augments
         setup = FinetuneSetup(config=config.finetune, seed_of=config.seed_of, device=worker.device, augments=augments)

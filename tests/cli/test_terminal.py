@@ -284,7 +284,7 @@ def test_status_names_failures_by_levels_and_seed(tmp_path, monkeypatch, capsys)
     assert command(monkeypatch, "status", folder) == 0
     text = capsys.readouterr().out
     assert f"{manifest.trials[0]['trial_id']} failed, epochs 0, seed 0\n" in text
-    assert "started: epochs 0, seed 2\n" in text
+    assert "started:\n  epochs 0, seed 2\n" in text
     code, lines = run_on_terminal("status", folder, columns=60)
     assert code == 0
     check_lines(lines, 60)

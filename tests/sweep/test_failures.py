@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from platformdirs import user_cache_path
 
 from orca_sweep import results
 from orca_sweep.errors import StorageError
@@ -138,6 +139,7 @@ OBJECTIVES.add(
 )
 '''
 ONE_A_TIME = "resources: {cpu: 1.9}\n"
+AWAY_ONLY = "resources: {cpu: 1.9, custom: {away: 1}}\n"
 """On each node of two CPUs; still with one thread, as the threads' number changes the last bits."""
 SPACE = f"""
 imports: [parts.py]
@@ -188,9 +190,14 @@ def cluster():
         yield head
 
 
-def second_node(cluster, namespaces=None):
+def second_node(cluster, *options, namespaces=None):
     """Another node of two CPUs, for the length of a block."""
-    return ray_node(cluster.folder, f"--address={cluster.address}", "--num-cpus=2", namespaces=namespaces)
+    return ray_node(cluster.folder, f"--address={cluster.address}", "--num-cpus=2", *options, namespaces=namespaces)
+
+
+def node_away(cluster, hidden):
+    """A node with a resource of its own, from which a folder is hidden."""
+    return second_node(cluster, '--resources={"away": 2}', namespaces=hidden.holder.pid)
 
 
 class Watched(Command):
@@ -308,14 +315,52 @@ def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
 
 
 @needs_namespaces
-def test_a_node_that_does_not_see_the_folder_is_found_before_the_first_trial(home, cluster):
-    out = home / "out"
-    out.mkdir()
-    with small_disk(out, "1m") as hidden, second_node(cluster, hidden.holder.pid):
-        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
-        said = launch.ends(2)
-    assert f"--out {out}: not visible. Mount one shared folder" in said
-    assert [path.name for path in out.iterdir()] == [".lock"]
+def test_trials_on_nodes_that_share_no_folder_send_everything_home(home, cluster, unbroken):
+    """A worker is killed, its node is lost, and so is the driver: what went home is there, and the numbers are equal."""
+    out, shared = home / "out", home / "shared"
+    (home / "away.yaml").write_text(SPACE.replace("cpu: 1.9", "cpu: 1.9, custom: {away: 1}"))
+    (home / "shared.yaml").write_text(
+        f"name: shared{SHARED}factors: {{finetune.lr: [1e-3, 2e-3]}}\nseeds: 1\n{AWAY_ONLY}"
+    )
+    slow = [home / f"slow-{task}" for task in "ab"]
+    for file in slow:
+        file.touch()
+    for folder in (out, shared):
+        folder.mkdir()
+    with small_disk(out, "1m") as hidden:
+        hidden.hide(shared)
+        with node_away(cluster, hidden) as node:
+            launch = Watched("launch", "away.yaml", "--out", out, home=home, cluster=cluster)
+            launch.until(lambda: epochs_saved(out).get(ids(out, "a")[0], 0) >= 2, out)
+            ((struck, epoch),) = epochs_saved(out).items()
+            os.kill(int((home / "pid-a").read_text()), signal.SIGKILL)
+            launch.until(lambda: epochs_saved(out).get(struck, 0) > epoch or epochs_saved(out).keys() - {struck}, out)
+            kill_tree(node.pid)
+        before = epochs_saved(out)
+        with node_away(cluster, hidden):
+            launch.until(lambda: epochs_saved(out) != before and max(epochs_saved(out).values(), default=0) >= 2, out)
+            os.kill(launch.pid, signal.SIGKILL)
+            launch.wait()
+            begun = epochs_saved(out)
+            for file in slow:
+                file.unlink()
+            printed = Watched("launch", "away.yaml", "--out", out, home=home, cluster=cluster).ends()
+            assert "does not see the sweep folder or the store: its trials send records and checkpoints here" in printed
+            Watched("launch", "shared.yaml", "--out", shared, home=home, cluster=cluster).ends()
+        assert not list(hidden.seen.iterdir())
+    resumed = read_results(out / "tables").trials.set_index("trial_id")["resumed_from_epoch"]
+    assert resumed[struck] >= epoch
+    assert begun
+    assert all(resumed[trial_id] >= epoch for trial_id, epoch in begun.items())
+    assert_equal_numbers(out, unbroken)
+    assert_nothing_half_written(out)
+    # What the node pre-trained is in its own store; what trials cost is in the launch's, for later plans.
+    trials = read_results(shared / "tables").trials
+    assert trials["status"].tolist() == ["ok", "ok"]
+    assert sorted("pretrain" in reused for reused in trials["reused"]) == [False, True]
+    assert not (shared / "store/pretrain").exists()
+    assert list(user_cache_path("orca-sweep").glob("store/pretrain/*.safetensors"))
+    assert len(list((shared / "store/rows").iterdir())) == 2
 
 
 def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(home, cluster, unbroken):
@@ -377,8 +422,15 @@ class SmallDisk:
         self.seen = Path(f"/proc/{self.holder.pid}/root{at}")
         """The disk as it is seen from outside."""
 
+    def hide(self, folder):
+        """Hides another folder in the namespace."""
+        subprocess.run([*self._enter(), "mount", "-t", "tmpfs", "none", str(folder)], check=True)
+
+    def _enter(self):
+        return ["nsenter", "-t", str(self.holder.pid), "-U", "-m", "--preserve-credentials"]
+
     def resize(self, size):
-        inside = ["nsenter", "-t", str(self.holder.pid), "-U", "-m", "--preserve-credentials"]
+        inside = self._enter()
         subprocess.run([*inside, "mount", "-o", f"remount,size={size}", str(self.at)], check=True)
 
     def used(self):

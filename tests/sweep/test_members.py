@@ -48,7 +48,7 @@ class Tuned:
         """Returns the next trial with Tune's id, or what the queue says instead."""
         self.n += 1
         params = self.queue.suggest(f"tune-{self.n}")
-        return {**params["trial"], "tune_id": f"tune-{self.n}"} if isinstance(params, dict) else params
+        return {**params, "tune_id": f"tune-{self.n}"} if isinstance(params, dict) else params
 
     def end(self, trial, status="ok", **row):
         out = self.lanes[trial["lane"]].out
@@ -204,8 +204,8 @@ def test_pruning_compares_trials_of_one_lane_only(spaces, tmp_path, plan_of):
         for prune in ("asha", "median")
     ]
     pruning = GroupedPruning([*rules, None])
-    trial = {"cell_id": "c", "role": "search", "config": {"task": "digits", "seed": 0}}
-    groups = [pruning._find_group(SimpleNamespace(config={"trial": {**trial, "lane": lane}})) for lane in (0, 0, 1, 2)]
+    trial = {"cell_id": "c", "role": "search", "task": "digits", "seed": 0}
+    groups = [pruning._find_group(SimpleNamespace(config={**trial, "lane": lane})) for lane in (0, 0, 1, 2)]
     assert groups[0] is groups[1] is not groups[2]
     assert [type(group).__name__ for group in groups[1:]] == [
         "AsyncHyperBandScheduler",
@@ -241,7 +241,7 @@ def test_a_begun_trial_goes_on_in_the_lane_that_comes_to_it_first(tmp_path):
 
 def test_names_and_folders_of_tune_are_apart_for_each_lane(tmp_path):
     trials = [{"trial_id": "t", "lane": lane, "attempt": n} for lane, n in ((0, 1), (0, 2), (1, 1), (1, 2))]
-    names = [_name_attempt(SimpleNamespace(config={"trial": trial})) for trial in trials]
+    names = [_name_attempt(SimpleNamespace(config=trial)) for trial in trials]
     assert names == ["t", "t-2", "lane-2-t", "lane-2-t-2"]
     assert choose_tune_folder([tmp_path / "a"]) == tmp_path / "a" / "ray"
     assert choose_tune_folder([tmp_path / "a", tmp_path / "b"]) == tmp_path / "ray"

@@ -1,5 +1,6 @@
 """Whole sweeps on a real Ray, through the command line: of their own, or on the head that tests share."""
 
+import csv
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ray.tune import ExperimentAnalysis
 
 from orca_sweep.results import collect, read_results, reveal, sweep_status
 from orca_sweep.store import read_tensors
@@ -75,6 +77,21 @@ def test_each_run_is_one_tune_trial_that_reports_every_epoch(sweep):
     assert len(pids) <= (os.cpu_count() or 1)
 
 
+def test_tune_s_own_folder_opens_as_its_documentation_says(sweep):
+    _, out, _ = sweep
+    (folder,) = (out / "ray").iterdir()
+    trials = ExperimentAnalysis(folder).dataframe()
+    ours = read_results(out / "tables").trials.set_index("trial_id")
+    assert set(trials["config/trial_id"]) == set(ours.index)
+    assert set(trials["status"]) == {"ok"}
+    for _, trial in trials.iterrows():
+        row = ours.loc[trial["config/trial_id"]]
+        assert trial["val_metric_best"] == row["val_metric_best"]
+        assert trial["config/finetune.epochs"] == 3
+        assert (trial["config/space"], trial["config/role"], trial["config/seed"]) == ("demo", "replicate", row["seed"])
+        assert trial["config/name"] == f"proxy {row['proxy']}, seed {row['seed']}"
+
+
 def test_a_second_launch_runs_nothing_and_changes_nothing(sweep, head):
     space, out, _ = sweep
     before = {p: p.read_bytes() for p in [*out.rglob("row.json"), out / "tables" / "trials.parquet"]}
@@ -102,12 +119,27 @@ def test_a_sweep_run_twice_has_the_same_numbers(sweep, tmp_path, head):
 def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_path, user_tasks, head):
     space = tmp_path / "space.yaml"
     text = f"imports: [{user_tasks}]\nname: mixed\nbase: {{proxy: none, finetune.epochs: 1}}\n"
-    space.write_text(text + "factors: {task: [tiny, broken]}\nseeds: 1\n")
-    done = orca("launch", space, "--out", tmp_path / "out", check=1, head=head)
+    space.write_text(text + "factors: {task: [tiny, broken]}\nseeds: 1\nloggers: [csv, tensorboard]\n")
+    done = orca("launch", space, "--out", tmp_path / "out", "--json-lines", check=1, head=head)
     trials = read_results(tmp_path / "out" / "tables").trials.set_index("task")
     assert trials["status"].to_dict() == {"tiny": "ok", "broken": "failed"}
     assert "cannot be loaded" in trials["error"]["broken"]
-    assert "1 failed" in done.stdout
+    assert "1 failed" in done.stderr
+    *events, document = map(json.loads, done.stdout.splitlines())
+    check_against_page(document, "launch, resume, reveal", without=list_added_keys("reveal"))
+    told = [(event["event"], event.get("trial_id")) for event in events]
+    ok, failed = trials.trial_id["tiny"], trials.trial_id["broken"]
+    assert told[0] == ("start", None)
+    assert sorted(told[1:]) == sorted([("run", ok), ("epoch", ok), ("end", ok), ("run", failed), ("end", failed)])
+    (epoch,) = [event for event in events if event["event"] == "epoch"]
+    assert (epoch["stage"], epoch["epoch"], epoch["val_metric"]) == ("finetune", 1, trials.val_metric_best["tiny"])
+    with next((tmp_path / "out/ray").rglob(f"{ok}*/progress.csv")).open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["stage"] for line in lines] == ["finetune", "done"]
+    assert float(lines[0]["val_metric"]) == epoch["val_metric"] and lines[0]["status"] == ""
+    assert lines[1]["status"] == "ok" and lines[1]["val_metric"] == ""
+    curves = b"".join(path.read_bytes() for path in (tmp_path / "out/ray").rglob(f"{ok}*/events.out.tfevents.*"))
+    assert b"ray/tune/finetune/val_metric" in curves and b"ray/tune/end/val_metric_best" in curves
     said = orca("status", tmp_path / "out", check=0).stdout
     assert "mixed: 2 trials: 1 failed, 1 ok; no launch is running" in said
     assert f"{trials.trial_id['broken']} failed, task broken, seed 0: RuntimeError: this task cannot be loaded" in said
