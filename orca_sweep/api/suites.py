@@ -11,7 +11,7 @@ from orca_sweep.api.describing_suites import describe_suite, join_members, list_
 from orca_sweep.api.html import write_html
 from orca_sweep.api.launching import LOOPBACK, Destination, Run
 from orca_sweep.api.paths import read_path, read_text, real_path, store_root, sweep_folder
-from orca_sweep.api.planning import make_suite_forecast
+from orca_sweep.api.planning import collect_terms, make_suite_forecast
 from orca_sweep.api.plans import PROBE, Plan
 from orca_sweep.api.progress import Progress
 from orca_sweep.api.spaces import PathLike, Space, check_max_trials
@@ -26,6 +26,7 @@ from orca_sweep.visible import LINES, escape_controls
 
 if TYPE_CHECKING:
     from orca_sweep.planning.suite_forecast import SuiteForecast
+    from orca_sweep.planning.terms import Term
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -143,7 +144,14 @@ class SuitePlan:
     @cached_property
     def terms(self) -> tuple[str, ...]:
         """What holds for the sweeps, a sentence each after the names of the spaces."""
-        return tuple(join_members(self, {m.name: [term.statement for term in m.terms] for m in self.members}))
+        terms = {name: [term.statement for term in terms] for name, terms in self.terms_by_member.items()}
+        return tuple(join_members(self, terms))
+
+    @cached_property
+    def terms_by_member(self) -> dict[str, tuple["Term", ...]]:
+        """What holds for the sweep of each space, by its name."""
+        costs = zip(self.members, self.cost.members, strict=True)
+        return {member.name: tuple(collect_terms(member.record, cost)) for member, cost in costs}
 
     def probe(self, say: Callable[[str], None] = print) -> None:
         """Runs a few epochs, on this machine, of each kind of trial whose cost is unknown; then reads the cost again.
@@ -156,8 +164,8 @@ class SuitePlan:
         """
         for member in self.members:
             member.probe(say)
-        self.__dict__.pop("cost", None)
-        self.__dict__.pop("terms", None)
+        for name in ("cost", "terms", "terms_by_member"):
+            self.__dict__.pop(name, None)
 
     def __repr__(self) -> str:
         head, rows = list_members(self)

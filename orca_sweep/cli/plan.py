@@ -119,7 +119,7 @@ def _suite_as_json(plan: "SuitePlan", forecast: "SuiteForecast") -> dict[str, An
             "later": member.record.n_later,
             "margins": dict(member.record.space.margins),
             "notes": member.warnings,
-            "terms": _list_terms(member.terms),
+            "terms": _list_terms(plan.terms_by_member[member.name]),
             "forecast": alone,
         }
         for member, alone in zip(plan.members, plan.cost.members, strict=True)

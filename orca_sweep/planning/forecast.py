@@ -6,8 +6,9 @@ guessed.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -129,22 +130,26 @@ class Forecast:
 
 
 def forecast(
-    plan: Plan, store: Store | None, is_done: Callable[[str], bool] = lambda trial_id: False, n_later_done: int = 0
+    plan: Plan,
+    store: "Store | EarlierTrials | None",
+    is_done: Callable[[str], bool] = lambda trial_id: False,
+    n_later_done: int = 0,
 ) -> Forecast:
     """Returns what the plan will cost.
 
     Args:
         plan: the plan.
-        store: where stage artifacts and earlier rows are; None if there is no store yet.
+        store: where stage artifacts and earlier rows are, or what it has, if several plans ask; None if there is no store yet.
         is_done: whether the trial with this id is done.
         n_later_done: how many of the trials that tuning plans later are done.
     """
     resources = plan.space.resources
-    rows = read_comparable_rows(store, resources.device, resources.n_threads)
-    config_rows = [row for row in rows if "config" in row]
+    every = store if isinstance(store, EarlierTrials) else EarlierTrials(store)
+    earlier = every.find_comparable(resources.device, resources.n_threads)
+    config_rows = earlier.config_rows
     planned = [trial.config for trial in plan.trials if not is_done(trial.trial_id)]
     left = [*planned, *list_later_configs(plan)[n_later_done:]]
-    price = price_trials(left, shared_epochs(planned), rows, store, n_gpus=resources.gpu)
+    price = price_trials(left, shared_epochs(planned), earlier, n_gpus=resources.gpu)
     hours, seconds = price.hours, price.seconds
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
@@ -182,11 +187,11 @@ class Price:
 
 
 def price_trials(
-    configs: Sequence[TrialConfig], n_shared_epochs: int, rows: Sequence[Row], store: Store | None, *, n_gpus: float
+    configs: Sequence[TrialConfig], n_shared_epochs: int, earlier: "ComparableTrials", *, n_gpus: float
 ) -> Price:
     """Returns what trials cost that hold this many GPUs each, by comparable earlier rows, else by their sizes."""
-    costs = _Costs([row for row in rows if "config" in row])
-    stages, computed = _count_stages(configs, rows, store)
+    costs = _Costs(earlier.config_rows)
+    stages, computed = _count_stages(configs, earlier.stored)
     n_epochs = sum(config.finetune.epochs for config in configs)
     seconds = tuple(map(costs.estimate_trial, configs))
     trial_s = _sum_known(seconds)
@@ -208,9 +213,9 @@ def price_trials(
     )
 
 
-def price_trials_apart(configs: Sequence[TrialConfig], rows: Sequence[Row]) -> tuple[int, float]:
+def price_trials_apart(configs: Sequence[TrialConfig], earlier: "ComparableTrials") -> tuple[int, float]:
     """Returns the number of artifacts and the hours if each trial computed everything itself, by comparable earlier rows."""
-    costs = _Costs([row for row in rows if "config" in row])
+    costs = _Costs(earlier.config_rows)
     name_stages, records = StageNames(), Records()
     stages = [(stage, config) for config in configs for stage in name_stages(records.resolve_config(config))]
     trial_s = _sum_known(map(costs.estimate_trial, configs))
@@ -248,23 +253,46 @@ def list_later_configs(plan: Plan) -> list[TrialConfig]:
     return [config.model_copy(update={"seed": seed}) for config, seed in pairs]
 
 
-def read_comparable_rows(store: Store | None, device: str, n_threads: int) -> list[Row]:
-    """Returns earlier rows that were made as this plan's will be: with the same device, threads, libraries and stage code."""
-    if store is None:
-        return []
-    wanted = made_with(device, n_threads)
-    return [
-        row
-        for row in store.read_rows(MOST_ROWS)
-        if "used" in row and all(row.get(key) == value for key, value in wanted.items())
-    ]
+class EarlierTrials:
+    """The earlier trials whose rows a store has. Several plans may ask: each row is read once."""
+
+    def __init__(self, store: Store | None) -> None:
+        """Takes the store; None has no rows."""
+        self.store = store
+        self._comparable: dict[tuple[str, int], ComparableTrials] = {}
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = [] if self.store is None else self.store.read_rows(MOST_ROWS)
+        return [row for row in rows if "used" in row]
+
+    def find_comparable(self, device: str, n_threads: int) -> "ComparableTrials":
+        """Returns those that were made with this device, so many threads, and the libraries and stage code of now."""
+        if (device, n_threads) not in self._comparable:
+            wanted = made_with(device, n_threads) if self._rows else {}
+            rows = [row for row in self._rows if all(row.get(key) == value for key, value in wanted.items())]
+            self._comparable[device, n_threads] = ComparableTrials(rows, self.store)
+        return self._comparable[device, n_threads]
+
+
+class ComparableTrials:
+    """Earlier trials that were made as planned ones will be."""
+
+    def __init__(self, rows: Sequence[Row], store: Store | None) -> None:
+        self.rows, self.store = rows, store
+        self.config_rows = [row for row in rows if "config" in row]
+        """Without those of artifacts that were made alone."""
+
+    @cached_property
+    def stored(self) -> frozenset[tuple[str, str, int]]:
+        """Stage, name and length of the artifacts that they used and that the store still has."""
+        return frozenset(_find_stored(self.rows, self.store))
 
 
 def _count_stages(
-    configs: Sequence[TrialConfig], rows: Iterable[Row], store: Store | None
+    configs: Sequence[TrialConfig], stored: Set[tuple[str, str, int]]
 ) -> tuple[tuple[Stage, ...], list[tuple[str, TrialConfig]]]:
     """Counts the artifacts of each stage, and returns a trial for each artifact that must be computed."""
-    stored = _find_stored(rows, store)
     needed: dict[tuple[str, str], TrialConfig] = {}
     name_stages, records = StageNames(), Records()
     for config in configs:

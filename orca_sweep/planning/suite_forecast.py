@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from orca_sweep.config import TrialConfig
 from orca_sweep.planning.flops import FlopEstimate, join_estimates
 from orca_sweep.planning.forecast import (
+    EarlierTrials,
     Forecast,
     Price,
     Stage,
@@ -13,7 +14,6 @@ from orca_sweep.planning.forecast import (
     list_later_configs,
     price_trials,
     price_trials_apart,
-    read_comparable_rows,
 )
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
@@ -83,13 +83,14 @@ class _Part:
 
 def forecast_suite(members: Sequence[PlannedMember], store: Store | None) -> SuiteForecast:
     """Returns what the spaces of a suite will cost together."""
-    alone = tuple(forecast(member.plan, store, member.is_done, member.n_later_done) for member in members)
+    earlier = EarlierTrials(store)
+    alone = tuple(forecast(member.plan, earlier, member.is_done, member.n_later_done) for member in members)
     by_id = {trial.trial_id: member for member in reversed(members) for trial in member.plan.trials}
     by_id_or_added = {trial_id: member for member in reversed(members) for trial_id in member.added} | by_id
     # Those that tuning has still to plan are unknown, so each of them counts as another trial.
     n_unknown = sum(max(0, m.plan.n_later - len(m.added)) for m in members)
     n_done = sum(member.is_done(trial_id) for trial_id, member in by_id_or_added.items())
-    parts = _price_parts(members, by_id, store)
+    parts = _price_parts(members, by_id, earlier)
     return SuiteForecast(
         members=alone,
         n_trials=len(by_id_or_added) + n_unknown,
@@ -111,7 +112,7 @@ def forecast_suite(members: Sequence[PlannedMember], store: Store | None) -> Sui
 
 
 def _price_parts(
-    members: Sequence[PlannedMember], by_id: Mapping[str, PlannedMember], store: Store | None
+    members: Sequence[PlannedMember], by_id: Mapping[str, PlannedMember], earlier: EarlierTrials
 ) -> list[_Part]:
     """Returns the price of the trials that are left, by the resources that they need."""
     groups: dict[tuple[float, float], list[PlannedMember]] = {}
@@ -121,7 +122,7 @@ def _price_parts(
     parts = []
     for (cpu, gpu), group in groups.items():
         resources = group[0].plan.space.resources
-        rows = read_comparable_rows(store, resources.device, resources.n_threads)
+        comparable = earlier.find_comparable(resources.device, resources.n_threads)
         every, left, n_shared = [], [], 0
         for member in group:
             own = {t.trial_id: t.config for t in member.plan.trials if not member.is_done(t.trial_id)}
@@ -130,8 +131,8 @@ def _price_parts(
             every += [*own.values(), *later]
             left += [*first, *later]
             n_shared += shared_epochs(first)
-        price = price_trials(left, n_shared, rows, store, n_gpus=gpu)
-        n_stages, hours = price_trials_apart(every, rows)
+        price = price_trials(left, n_shared, comparable, n_gpus=gpu)
+        n_stages, hours = price_trials_apart(every, comparable)
         parts.append(
             _Part(
                 price=price,

@@ -67,7 +67,7 @@ def launch_members(members: Sequence[Member], rescue: Rescue | None = None) -> t
     and must end the process.
 
     Before it writes anything, it checks everything that can be known in advance: the folders, the data and packages,
-    whether any node can ever hold a trial, and whether all nodes see the folders.
+    whether any node can ever hold a trial, and which nodes see the folders.
 
     Args:
         members: what runs, in order. They share address, store and dashboard's host.

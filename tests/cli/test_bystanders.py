@@ -495,7 +495,7 @@ def test_a_launch_takes_a_folder_that_a_refused_launch_or_a_probe_left(write_spa
 
 def test_ci_takes_away_its_own_folder_alone(tmp_path):
     """The script itself, with stand-ins for what it installs and runs."""
-    for name in ("python", "pip", "ruff", "mypy", "lint-imports", "pytest", "chromium"):
+    for name in ("python3", "python", "pip", "ruff", "mypy", "lint-imports", "pytest", "chromium"):
         write(tmp_path / "bin" / name, '#!/bin/sh\nls -A "$TMPDIR" >> "$TMPDIR/../seen"\n').chmod(0o755)
     (tmp_path / "bin" / "python3").write_text('#!/bin/sh\nmkdir -p "$3"  # -m venv FOLDER\n')
     write(tmp_path / "tmp/thesis.tex")
