@@ -54,7 +54,8 @@ def submit(
         str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="dashboard of the head: http://HOST:8265")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="sweep folder: an absolute path on the node where the job starts", show_default=False)
+        Path | None,
+        typer.Option(help="sweep folder: an absolute path on the node where the job starts", show_default=False),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="folder with the files of tasks, as the nodes see it")] = None,
     store: Annotated[

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from orca_sweep.cli import documents
 from orca_sweep.cli.clusters import describe_job
 from orca_sweep.cli.documents import print_document, to_plain
 from orca_sweep.cli.replay import _describe_replay
-from orca_sweep.cli.running import _print_outcome
+from orca_sweep.cli.running import JsonOutput, _print_outcome
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import Compared, Replay
@@ -88,7 +87,7 @@ def test_the_end_of_a_launch_and_a_reveal(ask, sweep, capsys):
         n_planned=6, ran=("1", "2"), statuses={"ok": 4, "failed": 1, "unfinished": 1}, wall_time_s=1.5, notes=("x",)
     )
     with pytest.raises(typer.Exit) as end, documents.reserve_stdout():
-        _print_outcome(sweep, open_console(), outcome, partial(print_document, "launch"))
+        _print_outcome(sweep, open_console(), outcome, JsonOutput(command="launch"))
     shown = capsys.readouterr()
     document = json.loads(shown.out)
     assert "ran 2 of 6 trials" in shown.err
