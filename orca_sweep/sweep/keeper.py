@@ -102,8 +102,8 @@ class Keeper:
 
         A checkpoint may be one that an earlier launch left in the folder of another lane.
         """
-        own, *others = (out / "trials" / trial_id / name for out in (self.outs[lane], *self.outs))
-        paths = [own, *others] if name == CHECKPOINT else [own]
+        own, *siblings = (out / "trials" / trial_id / name for out in (self.outs[lane], *self.outs))
+        paths = [own, *siblings] if name == CHECKPOINT else [own]
         for path in paths:
             try:
                 with path.open("rb") as file:

@@ -1,15 +1,13 @@
 """Suites on the command line: what ``plan``, ``status``, ``collect`` and so on say of several spaces."""
 
 import json
-from functools import partial
 
 import pytest
 import typer
 
 from orca_sweep.cli import documents
-from orca_sweep.cli.documents import print_document
 from orca_sweep.cli.progress import SuiteProgress
-from orca_sweep.cli.running import _print_outcome
+from orca_sweep.cli.running import JsonOutput, _print_outcome
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 from tests.builders.documents import check_against_page, list_added_keys
@@ -144,7 +142,7 @@ def test_the_outcome_names_the_members(suite, capsys):
     total = Outcome(n_planned=6, ran=("1", "2"), statuses={"ok": 6}, wall_time_s=1.5)
     member = Outcome(n_planned=6, ran=("1",), statuses={"ok": 3, "unfinished": 3}, wall_time_s=1.0)
     with pytest.raises(typer.Exit) as end, documents.reserve_stdout():
-        _print_outcome(suite, open_console(), total, partial(print_document, "launch"), members={"a": member})
+        _print_outcome(suite, open_console(), total, JsonOutput(command="launch"), members={"a": member})
     document = json.loads(capsys.readouterr().out)
     check_against_page(document, "launch, resume, reveal", without=list_added_keys("reveal"))
     assert (end.value.exit_code, document["members"][0]["n_left"]) == (0, 3)

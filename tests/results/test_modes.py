@@ -256,8 +256,8 @@ def test_pruning_and_the_row_of_a_pruned_trial_follow_the_mode_of_the_task(tmp_p
     pruning = GroupedPruning([Pruning(name="asha", cells=True)])
     for name, mode in (("tiny", "min"), (accurate, "max")):
         config = make_config({"task": name})
-        trial = {"lane": 0, "role": "replicate", "cell_id": "c", "config": config.model_dump()}
-        group = pruning._find_group(SimpleNamespace(config={"trial": trial}))
+        params = {"lane": 0, "role": "replicate", "cell_id": "c", **config.flat()}
+        group = pruning._find_group(SimpleNamespace(config=params))
         assert group._metric_op == {"min": -1.0, "max": 1.0}[mode]
     planned = SimpleNamespace(trial_id="t" * 16, cell_id="c" * 16, seed=0, config=config, role="search")
     epochs = [
