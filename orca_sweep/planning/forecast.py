@@ -263,7 +263,7 @@ class EarlierTrials:
 
     @cached_property
     def _rows(self) -> list[Row]:
-        rows: list[Row] = [] if self.store is None else self.store.read_rows(MOST_ROWS)
+        rows: Sequence[Row] = [] if self.store is None else self.store.read_rows(MOST_ROWS)
         return [row for row in rows if "used" in row]
 
     def find_comparable(self, device: str, n_threads: int) -> "ComparableTrials":

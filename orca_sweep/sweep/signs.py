@@ -40,7 +40,6 @@ class LifeSigns:
         self.stage, self.since, self.row = "data", time.time(), dict[str, Any]()
 
     def __enter__(self) -> "LifeSigns":
-        set_process_title(f"ray::orca-sweep {self.trial_id}")
         self._print("starts")
         self.thread.start()
         return self
@@ -48,7 +47,6 @@ class LifeSigns:
     def __exit__(self, *_: object) -> None:
         self.has_ended.set()
         self.thread.join(EVERY_S)  # a sign that came after the end would stay
-        set_process_title("ray::orca-sweep")
 
     def begin_stage(self, stage: str) -> None:
         """Notes that a stage begins."""
@@ -85,6 +83,7 @@ class LifeSigns:
 
     def _renew_until_ended(self) -> None:
         while not self.has_ended.wait(EVERY_S):
+            set_process_title(f"ray::orca-sweep {self.trial_id}")  # Ray names the process after each call of Tune
             with suppress(Exception):  # a sign is not worth a trial; the next one may succeed
                 self.write(format_sign(self.read()))
 

@@ -77,6 +77,7 @@ def _make_trial_class(work: Callable[[dict[str, Any]], None], name: str) -> type
     class OrcaTrial(wrap_function(work, name)):  # type: ignore[misc]
         pass
 
+    OrcaTrial.__qualname__ = OrcaTrial.__name__  # without the name of this function
     return OrcaTrial
 
 
