@@ -63,6 +63,10 @@ class LifeSigns:
         self._print(", ".join([f"{row['stage']} epoch {row['epoch']}", *numbers]))
         set_gauges({**self.tags, "stage": str(row["stage"])}, row)
 
+    def name_process(self) -> None:
+        """Names the process after the trial; with each of its calls, that is after each report, Tune names it anew."""
+        set_process_title(f"ray::orca-sweep {self.trial_id}")
+
     def note_end(self, row: Mapping[str, Any]) -> None:
         """Notes how the trial ended."""
         self._print(f"{row['status']}{f': {error}' if (error := row.get('error')) else ''}")
@@ -83,7 +87,7 @@ class LifeSigns:
 
     def _renew_until_ended(self) -> None:
         while not self.has_ended.wait(EVERY_S):
-            set_process_title(f"ray::orca-sweep {self.trial_id}")  # Ray names the process after each call of Tune
+            self.name_process()
             with suppress(Exception):  # a sign is not worth a trial; the next one may succeed
                 self.write(format_sign(self.read()))
 

@@ -190,6 +190,7 @@ def _reset_worker(n_threads: int, n_gpus: float) -> None:
 def _report(signs: LifeSigns, row: Mapping[str, Any]) -> None:
     signs.note_row(row)
     tune.report({k: v for k, v in row.items() if v is not None})
+    signs.name_process()
 
 
 def _report_stage(stage: str) -> None:
