@@ -11,7 +11,6 @@ in turn.
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -37,6 +37,10 @@ PIECE = 16 * 2**20
 RECORD, ERROR = record_path(Path(), "").name, error_path(Path(), "").name
 FILES = (CHECKPOINT, ERROR, RECORD)
 """What goes home, in this order: a record ends its trial."""
+
+
+FOLDER = re.compile("[0-9a-f]{32}")
+"""The names of the folders in which trials work away from home."""
 
 
 # Marks --------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ class Keeper:
 
     def put_row(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Keeps the costs of a trial in the store, for later plans."""
-        with suppress(OSError):  # only later plans miss it
+        with suppress(OSError, StorageError):  # only later plans miss it
             self.store.put_row(trial_id, row)
 
     def write_sign(self, lane: int, trial_id: str, content: bytes) -> None:
@@ -278,32 +282,45 @@ class Home:
         parent = make_private_folder().parent / "away"
         with explain_write_errors(parent):
             parent.mkdir(exist_ok=True)
-            _sweep_up(parent)
-            folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
-        try:
+            delete_abandoned(parent)
+        with _make_folder(parent) as folder:
             away = Away(keeper=self.keeper, lane=lane, trial_id=trial_id, folder=folder)
             away.fetch()
             yield away
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep_up(parent: Path) -> None:
-    """Deletes the folders of workers that were killed."""
-    for path in parent.iterdir():
-        name = re.fullmatch(r"(\d+)-\w{8}", path.name)
-        if name and not _is_alive(int(name[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
+@contextmanager
+def _make_folder(parent: Path) -> Iterator[Path]:
+    """Makes a folder for a block; its lock, which the system frees if the process is killed, says that it is in use."""
+    folder = parent / uuid.uuid4().hex
+    lock = _get_lock(folder)
+    with explain_write_errors(folder):
+        lock.acquire()  # before there is a folder, so that nobody finds it without its lock
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
+        with explain_write_errors(folder):
+            folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
+
+
+def _get_lock(folder: Path) -> FileLock:
+    return FileLock(f"{folder}.lock", timeout=0)
+
+
+def delete_abandoned(parent: Path) -> None:
+    """Deletes the folders of workers that were killed."""
+    for folder in parent.iterdir():
+        if not FOLDER.fullmatch(folder.name):
+            continue
+        lock = _get_lock(folder)
+        with suppress(Timeout), lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
 
 
 def find_node_store() -> str:

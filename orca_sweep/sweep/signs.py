@@ -9,6 +9,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.results.signs import Sign, format_sign
+from orca_sweep.visible import escape_controls
 
 EVERY_S = 5.0
 """Time between two signs. Trials that are shorter give none."""
@@ -61,7 +62,8 @@ class LifeSigns:
             f"{key} {row[key]:.4g}" for key in ("train_loss", "objective", "val_metric") if _is_number(row.get(key))
         ]
         self._print(", ".join([f"{row['stage']} epoch {row['epoch']}", *numbers]))
-        set_gauges({**self.tags, "stage": str(row["stage"])}, row)
+        with suppress(Exception):  # people miss a number, and the trial goes on
+            set_gauges({**self.tags, "stage": str(row["stage"])}, row)
 
     def name_process(self) -> None:
         """Names the process after the trial; with each of its calls, that is after each report, Tune names it anew."""
@@ -93,7 +95,11 @@ class LifeSigns:
 
     def _print(self, text: str) -> None:
         """Prints a line to the worker's log, which the dashboard shows."""
-        print(f"{time.strftime('%H:%M:%S')} {self.space}: {self.name} ({self.trial_id}): {text}", flush=True)
+        line = f"{time.strftime('%H:%M:%S')} {self.space}: {self.name} ({self.trial_id}): {text}"
+        with suppress(
+            OSError, ValueError
+        ):  # the disk is full, or the log cannot hold a letter: that is not worth a trial
+            print(escape_controls(line), flush=True)
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -104,11 +105,17 @@ def test_a_node_knows_the_folders_of_this_launch_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_of_killed_workers_are_swept_up_and_nothing_else(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    kept = [tmp_path / f"{os.getpid()}-abcdefgh", tmp_path / "notes", tmp_path / f"{ended.pid}-mine"]
-    for path in (*kept, tmp_path / f"{ended.pid}-abcdefgh"):
-        path.mkdir()
-    k._sweep_up(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+def test_folders_of_killed_workers_are_deleted_and_nothing_else(tmp_path):
+    code = "import sys, time; from pathlib import Path; from orca_sweep.sweep.keeper import _make_folder"
+    code += "\nwith _make_folder(Path(sys.argv[1])) as folder: print(folder, flush=True); time.sleep(1000)"
+    killed = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    abandoned = Path(killed.stdout.readline().strip())
+    k.delete_abandoned(tmp_path)
+    assert abandoned.exists()  # its worker lives
+    killed.kill()
+    killed.wait()
+    (tmp_path / "notes").mkdir()
+    with k._make_folder(tmp_path) as folder:
+        k.delete_abandoned(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"notes", folder.name, f"{folder.name}.lock"}
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]

@@ -1,5 +1,7 @@
 """What people see of a running trial: its sign of life in the sweep folder, in the worker's log, and in the progress."""
 
+import errno
+import io
 import json
 import os
 import time
@@ -91,6 +93,19 @@ def test_a_sign_that_cannot_be_written_is_not_worth_a_trial(monkeypatch):
     with LifeSigns(PARAMS, make_config(CONFIG), write):
         while len(n_tried) < 3:
             time.sleep(0.005)
+
+
+class FullLog(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "no space left")
+
+
+def test_a_log_that_cannot_be_written_is_not_worth_a_trial(monkeypatch):
+    with LifeSigns(PARAMS, make_config(CONFIG), lambda content: None) as life:
+        for log in (io.TextIOWrapper(io.BytesIO(), "ascii"), FullLog()):
+            monkeypatch.setattr("sys.stdout", log)
+            life.note_row({"stage": "finetune", "epoch": 1, "val_metric": 0.5})
+            life.note_end({"status": "failed", "error": "no file \udcff\u00e9"})
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"trial_id":"abc"}', b'{"stage":1}', b"\xff"])
